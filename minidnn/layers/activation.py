@@ -1,0 +1,50 @@
+"""Activations: PReLU, LeakyReLU, ReLU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidnn.kernels import prelu as prelu_kernel
+from minidnn.module import Module, Parameter
+from minidnn.tensor import Array, Backward, Tensor, op
+
+
+@op
+def prelu(x: Array, slope: Array) -> tuple[Array, Backward]:
+    """X where x > 0, else slope * x; the loops are in `minidnn.kernels.prelu`."""
+    y = prelu_kernel.forward(x, slope)
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        return prelu_kernel.backward(dy, x, slope)
+
+    return y, backward
+
+
+class PReLU(Module):
+    """Parametric ReLU (He et al. 2015, eq. 1).
+
+    Parameters
+    ----------
+    num_parameters : int or tuple of int
+        Channels for one slope per channel, 1 for one per layer, or (H, W, C) for one per
+        element (the only kind Keras had before 1.2).
+    init : float
+        Initial slope.
+
+    Shapes
+    ------
+    (..., C) -> (..., C)
+    """
+
+    def __init__(self, num_parameters: int | tuple[int, ...] = 1, init: float = 0.25) -> None:
+        super().__init__()
+        self.weight = Parameter(np.full(num_parameters, init, np.float32), decay=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to an array of shape (..., C)."""
+        return prelu(x, self.weight)
+
+    def extra_repr(self) -> str:
+        """Return the slope's shape as declared."""
+        shape = self.weight.shape
+        return f"num_parameters={shape[0] if len(shape) == 1 else shape}"

@@ -1,0 +1,388 @@
+"""The tape: `Tensor`, the `@op` decorator and `backward()`. Read this file first.
+
+An op is a function from arrays to ``(y, backward)``; the closure is the saved state::
+
+    @op
+    def prelu(x, slope):
+        y = kernel.forward(x, slope)
+        def backward(dy):
+            return kernel.backward(dy, x, slope)  # dx, dslope
+        return y, backward
+
+Arrays that can need gradients are positional; settings, integer arrays and buffers are
+keyword-only. `backward` is one closure that returns a gradient for every positional array,
+or a tuple with one closure each, of which the tape calls only those that are needed.
+Images are NHWC; float32 everywhere, float64 for gradient checks; mixed dtypes raise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidnn.errors import DTypeError, GraphError, ShapeError
+
+Array: TypeAlias = NDArray[Any]
+Backward: TypeAlias = Callable[[Array], Any] | tuple[Callable[[Array], Array], ...] | None
+Function: TypeAlias = Callable[..., tuple[Array, Backward]]
+Recorder: TypeAlias = Callable[["Node", "Tensor"], None]
+
+
+class _State(threading.local):
+    """Per thread, as in PyTorch: whether to keep the tape, and who watches the ops run."""
+
+    grad_enabled = True
+    recorder: Recorder | None = None
+
+
+_state = _State()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Keep no tape inside the block: for evaluation and for updates of weights."""
+    previous, _state.grad_enabled = _state.grad_enabled, False
+    try:
+        yield
+    finally:
+        _state.grad_enabled = previous
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Call ``recorder(node, output)`` after every op that this thread runs inside the block."""
+    previous, _state.recorder = _state.recorder, recorder
+    try:
+        yield
+    finally:
+        _state.recorder = previous
+
+
+class Node:
+    """One run of an op: what it was called with, and how to go back through it."""
+
+    __slots__ = ("backward", "op", "parents", "settings")
+
+    def __init__(
+        self,
+        op: Op,
+        parents: tuple[Tensor | None, ...],
+        settings: dict[str, Any],
+        backward: Backward,
+    ) -> None:
+        self.op, self.parents, self.settings, self.backward = op, parents, settings, backward
+
+    def gradients(self, dy: Array) -> list[Array | None]:
+        """Run the closure(s); return one gradient per parent, None where none is needed."""
+        wanted = [parent is not None and parent.requires_grad for parent in self.parents]
+        closure = self.backward
+        if closure is None:
+            raise GraphError(
+                f"{self.op.name}: backward() was already called through this graph and its saved "
+                "arrays are gone; run the forward pass again, or add the losses first"
+            )
+        if isinstance(closure, tuple):
+            grads = [part(dy) if want else None for part, want in zip(closure, wanted, strict=True)]
+        else:
+            result = closure(dy)
+            every = result if isinstance(result, tuple) else (result,)
+            grads = [grad if want else None for grad, want in zip(every, wanted, strict=True)]
+        for i, (grad, parent) in enumerate(zip(grads, self.parents, strict=True)):
+            if grad is None or parent is None:
+                continue
+            if grad.shape != parent.shape or grad.dtype != parent.dtype:
+                raise GraphError(
+                    f"{self.op.name}: gradient of input {i}: expected shape {parent.shape} "
+                    f"{parent.dtype}, got {grad.shape} {grad.dtype}"
+                )
+        return grads
+
+
+class Op:
+    """A function on arrays made differentiable; see `op`."""
+
+    def __init__(self, function: Function, macs: Callable[..., int] | None = None) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.macs = macs
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __call__(self, *inputs: Tensor | Array | None, **settings: Any) -> Tensor:
+        parents = tuple(None if a is None else as_tensor(a) for a in inputs)
+        arrays = [None if p is None else p.data for p in parents]
+        y, backward = self.function(*arrays, **settings)
+        out = Tensor(y)
+        needs_grad = _state.grad_enabled and any(p is not None and p.requires_grad for p in parents)
+        if needs_grad or _state.recorder is not None:
+            node = Node(self, parents, settings, backward)
+            if needs_grad:
+                out.node, out.requires_grad = node, True
+            if _state.recorder is not None:
+                _state.recorder(node, out)
+        return out
+
+
+@overload
+def op(function: Function) -> Op: ...
+@overload
+def op(*, macs: Callable[..., int]) -> Callable[[Function], Op]: ...
+def op(
+    function: Function | None = None, *, macs: Callable[..., int] | None = None
+) -> Op | Callable[[Function], Op]:
+    """Make an op of a function from arrays to ``(y, backward)``.
+
+    Parameters
+    ----------
+    function : callable
+        Takes arrays positionally, settings by keyword; returns the output array and either
+        one closure ``dy -> gradients`` or a tuple of closures ``dy -> gradient``.
+    macs : callable, optional
+        ``macs(y, *arrays, **settings)`` returns the multiply-accumulates of one call.
+    """
+    if function is None:
+        return lambda f: Op(f, macs)
+    return Op(function, macs)
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Parameters
+    ----------
+    data : array_like
+        float32 or float64 values; Python numbers and lists become float32.
+    requires_grad : bool
+        Whether `backward()` fills `grad`.
+
+    Attributes
+    ----------
+    data : ndarray
+    grad : ndarray or None
+        Gradient of the last `backward()` calls, summed; for leaves only.
+    """
+
+    __slots__ = ("_hooks", "data", "grad", "node", "requires_grad")
+    __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor.__rmul__
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = False) -> None:
+        array = data if isinstance(data, np.ndarray | np.generic) else np.asarray(data, np.float32)
+        if array.dtype not in (np.float32, np.float64):
+            raise DTypeError(
+                f"Tensor: expected float32 (or float64 for gradient checks), got {array.dtype}; "
+                "convert it yourself with .astype(np.float32)"
+            )
+        self.data: Array = np.asarray(array)
+        self.requires_grad = requires_grad
+        self.grad: Array | None = None
+        self.node: Node | None = None
+        self._hooks: list[Callable[[Tensor], None]] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type: float32 or float64."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.data.size
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({np.array2string(self.data, threshold=20)}, dtype={self.dtype}{grad})"
+
+    def numpy(self) -> Array:
+        """Return the array itself, not a copy."""
+        return self.data
+
+    def item(self) -> float:
+        """Return the value of a one-element tensor as a Python float."""
+        return float(self.data.item())
+
+    def detach(self) -> Tensor:
+        """Return a tensor on the same array that is cut off from the tape."""
+        return Tensor(self.data)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> None:
+        """Call ``hook(self)`` in each `backward()` once this leaf's gradient is final."""
+        self._hooks = [*(self._hooks or []), hook]
+
+    def backward(self, grad: Array | None = None) -> None:
+        """Fill `grad` of every leaf this tensor was computed from that requires it.
+
+        Parameters
+        ----------
+        grad : ndarray of this tensor's shape, optional
+            Gradient to start from; 1 for a tensor of one element.
+
+        Raises
+        ------
+        GraphError
+            If nothing here requires gradients, or the graph was used before.
+        """
+        if not self.requires_grad:
+            raise GraphError(
+                "backward(): this tensor requires no gradient and was computed from none that does"
+            )
+        if grad is None:
+            if self.size != 1:
+                raise ShapeError(
+                    f"backward(): shape {self.shape} has no default gradient; pass one"
+                )
+            grad = np.ones_like(self.data)
+        if grad.shape != self.shape or grad.dtype != self.dtype:
+            raise ShapeError(
+                f"backward(): expected a gradient of shape {self.shape} {self.dtype}, "
+                f"got {grad.shape} {grad.dtype}"
+            )
+        pending: dict[int, Array] = {id(self): grad}
+        for tensor in _consumers_first(self):
+            node, dy = tensor.node, pending.pop(id(tensor), None)
+            if dy is None:  # an op returned None: no gradient flows here
+                continue
+            if node is None:
+                tensor._accumulate(dy)
+                continue
+            for parent, dx in zip(node.parents, node.gradients(dy), strict=True):
+                if parent is None or dx is None:
+                    continue
+                key = id(parent)
+                # A new array, not `+=`: a closure may hand the same array to two parents.
+                pending[key] = pending[key] + dx if key in pending else dx
+            node.backward, node.parents = None, ()
+
+    def _accumulate(self, grad: Array) -> None:
+        if self.grad is None:
+            self.grad = grad.copy()
+        else:
+            self.grad += grad
+        for hook in self._hooks or ():
+            hook(self)
+
+    def __add__(self, other: Operand) -> Tensor:
+        return arithmetic.add(self, self._operand(other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return arithmetic.sub(self, self._operand(other))
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return arithmetic.sub(self._operand(other), self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return arithmetic.mul(self, self._operand(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return arithmetic.div(self, self._operand(other))
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return arithmetic.div(self._operand(other), self)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return arithmetic.power(self, exponent=float(exponent))
+
+    def __neg__(self) -> Tensor:
+        return arithmetic.neg(self)
+
+    def __matmul__(self, other: Tensor | Array) -> Tensor:
+        return arithmetic.matmul(self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return arithmetic.getitem(self, index=index)
+
+    def exp(self) -> Tensor:
+        """Return e to the power of every element."""
+        return arithmetic.exp(self)
+
+    def log(self) -> Tensor:
+        """Return the natural logarithm of every element."""
+        return arithmetic.log(self)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Sum over one axis, several, or all."""
+        return arithmetic.sum_(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Average over one axis, several, or all."""
+        return arithmetic.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Maximum over one axis, several, or all; ties share the gradient equally."""
+        return arithmetic.max_(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int) -> Tensor:
+        """Return the same values in another shape; -1 stands for what is left."""
+        return arithmetic.reshape(self, shape=shape)
+
+    def transpose(self, *axes: int) -> Tensor:
+        """Return the axes in another order; reversed if none is given."""
+        return arithmetic.transpose(self, axes=axes or tuple(range(self.ndim))[::-1])
+
+    def _operand(self, value: Operand) -> Tensor | Array:
+        """Give a Python number this tensor's dtype; arrays and tensors keep their own."""
+        return np.asarray(value, self.dtype) if isinstance(value, float | int) else value
+
+
+Operand: TypeAlias = Tensor | Array | float
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def as_tensor(value: ArrayLike | Tensor) -> Tensor:
+    """Return `value` itself if it is a Tensor, else a Tensor on it."""
+    return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def _consumers_first(root: Tensor) -> list[Tensor]:
+    """Order the graph so that every tensor comes after all that were computed from it.
+
+    Depth-first with a stack of our own: a graph may be deeper than Python's recursion limit.
+    """
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack: list[tuple[Tensor, bool]] = [(root, False)]
+    while stack:
+        tensor, parents_done = stack.pop()
+        if parents_done:
+            order.append(tensor)
+            continue
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        stack.append((tensor, True))
+        if tensor.node is not None:
+            if tensor.node.backward is None:
+                tensor.node.gradients(tensor.data)  # raises: already used
+            # Reversed, so that the first parent is finished first and comes last in the result.
+            for parent in reversed(tensor.node.parents):
+                if parent is not None and parent.requires_grad and id(parent) not in seen:
+                    stack.append((parent, False))
+    return order[::-1]
+
+
+# Down here because the two files need each other: arithmetic's ops are made of `op` above.
+from minidnn import arithmetic  # noqa: E402

@@ -1,0 +1,1 @@
+"""The promises, kept as tests."""

@@ -1,0 +1,24 @@
+"""Cases of the activation kernels."""
+
+from __future__ import annotations
+
+from tests.cases import CASES, Case, drawn
+from tests.oracles import activation as oracle
+
+SHAPES = {
+    "n1_c1": ((1, 1, 1, 1), (1,)),
+    "odd_c7": ((2, 3, 5, 7), (7,)),
+    "c17": ((3, 4, 4, 17), (17,)),
+    "c33_rows": ((5, 33), (33,)),
+    "many_rows": ((130, 16), (16,)),
+    "per_layer": ((2, 3, 3, 5), (1,)),
+    "per_element": ((3, 4, 3, 5), (4, 3, 5)),
+}
+
+CASES["prelu.forward"] = [
+    Case(name, drawn(x, slope), oracle.prelu, terms=1) for name, (x, slope) in SHAPES.items()
+]
+CASES["prelu.backward"] = [
+    Case(name, drawn(x, x, slope), oracle.prelu_backward, terms=2 * 130)
+    for name, (x, slope) in SHAPES.items()
+]

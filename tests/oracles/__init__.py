@@ -1,0 +1,1 @@
+"""What every kernel must compute: plain NumPy float64, written apart from the kernels."""

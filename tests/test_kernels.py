@@ -1,0 +1,66 @@
+"""Every rung of every ladder, on every case, against an independent float64 oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidnn.kernels.ladder import load_all
+from tests.cases import Case, load_cases
+from tests.closeness import assert_close
+
+REGISTRY = load_all()
+CASES = load_cases()
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    """Give float64 arrays the dtype under test; integers and settings stay."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        return np.ascontiguousarray(value.astype(dtype))
+    return value
+
+
+def _all(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _params() -> list[Any]:
+    """Float32 on every rung; float64 on the fastest alone, which keeps compile time down."""
+    return [
+        pytest.param(name, rung, dtype, case, id=f"{name}-{rung}-{np.dtype(dtype)}-{case.name}")
+        for name, ladder in REGISTRY.items()
+        for rung in ladder.rungs
+        for dtype in ((np.float32, np.float64) if rung == ladder.fastest else (np.float32,))
+        for case in CASES.get(name, [])
+    ]
+
+
+def test_every_ladder_has_cases_and_every_case_a_ladder() -> None:
+    assert set(REGISTRY) == set(CASES)
+
+
+@pytest.mark.parametrize(("name", "rung", "dtype", "case"), _params())
+def test_rung_agrees_with_oracle(name: str, rung: str, dtype: Any, case: Case) -> None:
+    args = case.args(np.random.default_rng(7))
+    single = tuple(_cast(a, dtype) for a in args)
+    # The oracle sees the rounded inputs, so that only the kernel's own rounding is judged.
+    rounded = tuple(
+        a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype == dtype else a
+        for a in single
+    )
+    before = [a.copy() if isinstance(a, np.ndarray) else a for a in single]
+    ladder = REGISTRY[name]
+    if ladder.check is not None:
+        ladder.check(*single, **case.settings)
+    got = _all(ladder[rung](*single, **case.settings))
+    want = _all(case.oracle(*rounded, **case.settings))
+    assert len(got) == len(want)
+    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+        assert_close(
+            g, np.asarray(w, np.float64), terms=case.terms, dtype=dtype, what=f"output {i}"
+        )
+    for kept, given in zip(before, single, strict=True):
+        if isinstance(given, np.ndarray):
+            assert np.array_equal(kept, given, equal_nan=True), "the kernel wrote to its input"
