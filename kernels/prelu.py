@@ -17,6 +17,7 @@ import numpy as np
 from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
+from .memory import empty_like
 
 
 def _check_forward(x: Array, slope: Array) -> None:
@@ -51,7 +52,7 @@ def _like_slope(dslope: Array, slope: Array) -> Array:
 def forward_naive(x: Array, slope: Array) -> Array:
     """Visit every element and branch on its sign."""
     rows, slopes = _rows(x, slope)
-    y = np.empty_like(rows)
+    y = empty_like(rows)
     naive_forward_loop(rows, slopes, y)
     return y.reshape(x.shape)
 
@@ -70,7 +71,7 @@ def naive_forward_loop(x: Array, slope: Array, y: Array) -> None:
 def backward_naive(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     """Visit every element again; the slope's gradient is a sum over the negative ones."""
     rows, slopes = _rows(x, slope)
-    dx, dslope = np.empty_like(rows), np.zeros(slopes.size)
+    dx, dslope = empty_like(rows), np.zeros(slopes.size)
     naive_backward_loop(dy.reshape(rows.shape), rows, slopes, dx, dslope)
     return dx.reshape(x.shape), _like_slope(dslope, slope)
 
@@ -103,7 +104,7 @@ def backward_numpy(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
 def forward_fused(x: Array, slope: Array) -> Array:
     """One pass on all threads: x is read once, y written once, the branch becomes a select."""
     rows, slopes = _rows(x, slope)
-    y = np.empty_like(rows)
+    y = empty_like(rows)
     fused_forward_loop(rows, slopes, y, chunks(len(rows)))
     return y.reshape(x.shape)
 
@@ -123,7 +124,7 @@ def fused_forward_loop(x: Array, slope: Array, y: Array, n_chunks: int) -> None:
 def backward_fused(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     """Both gradients in one pass; each chunk sums its own dslope, added up in chunk order."""
     rows, slopes = _rows(x, slope)
-    dx = np.empty_like(rows)
+    dx = empty_like(rows)
     partial = np.zeros((chunks(len(rows)), slopes.size), x.dtype)
     fused_backward_loop(dy.reshape(rows.shape), rows, slopes, dx, partial)
     return dx.reshape(x.shape), _like_slope(partial.sum(axis=0, dtype=np.float64), slope)
