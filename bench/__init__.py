@@ -1,0 +1,1 @@
+"""Measurements: micro-benchmarks of kernels, and comparisons with other frameworks."""
