@@ -30,6 +30,9 @@ class Case:
         How many values are summed into one element of the result, for the tolerance.
     settings : dict
         Keyword arguments, given to the ladder and the oracle alike.
+    in_place : tuple of int
+        Positions of the arguments the ladder writes instead of returning anything; the oracle
+        returns what they must hold afterwards.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Case:
     oracle: Callable[..., Any]
     terms: int
     settings: dict[str, Any] = field(default_factory=dict)
+    in_place: tuple[int, ...] = ()
 
 
 CASES: dict[str, list[Case]] = {}
