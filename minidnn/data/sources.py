@@ -1,0 +1,90 @@
+"""`load` and `load_splits`: from what stands behind ``--data`` to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minidnn.data import cifar, splits
+from minidnn.data.dataset import Dataset
+from minidnn.data.shapes import draw_shapes
+from minidnn.data.splits import Splits
+from minidnn.errors import ConfigError, DataError
+from minidnn.kernels.ladder import unknown
+
+NAMES = ("shapes", "cifar10", "cifar100")
+PROTOCOLS = {"official": splits.official, "paper": splits.paper}
+
+
+def load(
+    name: str,
+    *,
+    split: str = "train",
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Read one split of a data set.
+
+    Parameters
+    ----------
+    name : str
+        ``shapes``, ``cifar10`` or ``cifar100``.
+    split : {"train", "test"}
+    data_dir : path, optional
+        Where CIFAR's binary files are; default: the download cache.
+    limit : int, optional
+        Take the first `limit` pictures only.
+    seed : int
+        Of the pictures of ``shapes``.
+
+    Raises
+    ------
+    DataError
+        If the name or split is unknown, or a file is missing or corrupted.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"{name}: split: expected train or test, got {split!r}")
+    if name == "shapes":
+        dataset = draw_shapes(split, seed=seed)
+    elif name in cifar.FORMATS:
+        dataset = cifar.read(name, split, data_dir)
+    else:
+        raise DataError(unknown("data set", name, NAMES))
+    return dataset.first(limit)
+
+
+def load_splits(
+    name: str,
+    *,
+    protocol: str = "official",
+    val: int | None = None,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Read a data set and cut it into training, validation and test pictures.
+
+    Parameters
+    ----------
+    name, data_dir
+        As for `load`.
+    protocol : {"official", "paper"}
+        ``official``: the validation set is cut off the official training set. ``paper``: all
+        pictures are shuffled and some held out, which then serve as validation and test set.
+    val : int, optional
+        How many to cut off or hold out; default: a tenth.
+    limit : int, optional
+        Train on at most so many pictures; validation and test stay whole.
+    seed : int
+        Of the cut. The pictures of ``shapes`` are always those of seed 0.
+
+    Raises
+    ------
+    DataError, ConfigError
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(unknown("protocol", protocol, PROTOCOLS))
+    train = load(name, split="train", data_dir=data_dir)
+    test = load(name, split="test", data_dir=data_dir)
+    parts = PROTOCOLS[protocol](train, test, val, seed)
+    return Splits(parts.train.first(limit), parts.val, parts.test)
