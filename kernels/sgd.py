@@ -1,4 +1,4 @@
-"""SGD step, in place: d = g + decay * w;  m = momentum * m + d;  w -= lr * (m, or d + momentum * m).
+"""SGD step, in place: d = g + decay * w; m = momentum * m + d; w -= lr * (m or d + momentum * m).
 
 The second form of the last term is Nesterov's momentum as PyTorch writes it (Sutskever et al.
 2013, "On the importance of initialization and momentum in deep learning", rearranged). The

@@ -15,19 +15,27 @@ if TYPE_CHECKING:
     from minidnn.graph import trace
     from minidnn.layers.activation import PReLU
     from minidnn.module import Buffer, Module, Parameter, Sequential
+    from minidnn.optim import EMA, SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.tensor import Tensor, no_grad, op
 
 __version__ = "0.1.0"
 
 # Name -> module that defines it; the list above tells type checkers the same.
 _HOME = {
+    "Adam": "optim",
+    "AdamW": "optim",
     "Buffer": "module",
+    "EMA": "optim",
     "Module": "module",
     "PReLU": "layers.activation",
     "Parameter": "module",
+    "RMSProp": "optim",
+    "SGD": "optim",
     "Sequential": "module",
     "Tensor": "tensor",
+    "clip_grad_norm": "optim",
     "concat": "arithmetic",
+    "decay_groups": "optim",
     "no_grad": "tensor",
     "op": "tensor",
     "pad": "arithmetic",
@@ -35,13 +43,20 @@ _HOME = {
 }
 
 __all__ = [
+    "EMA",
+    "SGD",
+    "Adam",
+    "AdamW",
     "Buffer",
     "Module",
     "PReLU",
     "Parameter",
+    "RMSProp",
     "Sequential",
     "Tensor",
+    "clip_grad_norm",
     "concat",
+    "decay_groups",
     "no_grad",
     "op",
     "pad",

@@ -18,6 +18,7 @@ __all__ = [
     "LayoutError",
     "MissingExtraError",
     "NonFiniteError",
+    "OptimizerError",
     "ShapeError",
     "StateDictError",
 ]
@@ -41,6 +42,10 @@ class CheckpointError(RuntimeError):
 
 class GraphError(RuntimeError):
     """The tape was used in a way it cannot answer, such as a second backward()."""
+
+
+class OptimizerError(RuntimeError):
+    """An optimiser's parameters are no longer its own to update."""
 
 
 class NonFiniteError(RuntimeError):
