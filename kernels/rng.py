@@ -12,11 +12,15 @@ compiler and give the same values.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .checks import Array
 from .jit import kernel
+
+Bits: TypeAlias = int | np.uint64
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd
 MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -27,7 +31,7 @@ UNIT = 2.0**-53
 
 
 @kernel
-def mix(z: int) -> int:
+def mix(z: Bits) -> np.uint64:
     """Scramble 64 bits one to one: every input bit moves every output bit half of the time."""
     a = np.uint64(z)
     a = (a ^ (a >> S30)) * MIX1
@@ -36,21 +40,22 @@ def mix(z: int) -> int:
 
 
 @kernel
-def bits(seed: int, counter: int) -> int:
+def bits(seed: Bits, counter: Bits) -> np.uint64:
     """Return 64 random bits (uint64), a pure function of two integers; negative ones wrap."""
     return mix(mix(np.uint64(seed) + GOLDEN) + (np.uint64(counter) + ONE) * GOLDEN)
 
 
 @kernel
-def uniform(seed: int, counter: int) -> float:
+def uniform(seed: Bits, counter: Bits) -> float:
     """Return a float64 in [0, 1): the upper 53 of `bits`, so 1.0 itself never comes."""
-    return (bits(seed, counter) >> S11) * UNIT
+    return float(bits(seed, counter) >> S11) * UNIT
 
 
 def _mix_numpy(z: Array) -> Array:
     z = (z ^ (z >> S30)) * MIX1
     z = (z ^ (z >> S27)) * MIX2
-    return z ^ (z >> S31)
+    z ^= z >> S31
+    return z
 
 
 def bits_numpy(seed: int, counters: ArrayLike) -> Array:
