@@ -22,3 +22,26 @@ CASES["prelu.backward"] = [
     Case(name, drawn(x, x, slope), oracle.prelu_backward, terms=2 * 130)
     for name, (x, slope) in SHAPES.items()
 ]
+
+PLAIN = {
+    "n1_c1": (1, 1, 1, 1),
+    "odd_c7": (2, 3, 5, 7),
+    "rows": (5, 33),
+    "vector": (17,),
+    "empty": (0, 4),
+    "chunks": (9, 61, 61),
+}
+# A slope that float32 holds exactly, so that kernel and oracle use the same.
+SLOPE = {"slope": 0.125}
+
+CASES["relu.forward"] = [Case(name, drawn(x), oracle.relu, terms=1) for name, x in PLAIN.items()]
+CASES["relu.backward"] = [
+    Case(name, drawn(x, x), oracle.relu_backward, terms=1) for name, x in PLAIN.items()
+]
+CASES["leaky_relu.forward"] = [
+    Case(name, drawn(x), oracle.leaky_relu, terms=1, settings=SLOPE) for name, x in PLAIN.items()
+]
+CASES["leaky_relu.backward"] = [
+    Case(name, drawn(x, x), oracle.leaky_relu_backward, terms=1, settings=SLOPE)
+    for name, x in PLAIN.items()
+]

@@ -20,3 +20,23 @@ def prelu_backward(dy: Any, x: Any, slope: Any) -> Any:
         return dx, each.sum(keepdims=True).reshape(1)
     axes = tuple(range(x.ndim - slope.ndim))
     return dx, each.sum(axis=axes)
+
+
+def relu(x: Any) -> Any:
+    """The positive part, as half of x plus its magnitude."""
+    return (x + np.abs(x)) / 2
+
+
+def relu_backward(dy: Any, x: Any) -> Any:
+    """Heaviside's step, zero at zero."""
+    return dy * np.heaviside(x, 0)
+
+
+def leaky_relu(x: Any, *, slope: float) -> Any:
+    """The larger of x and slope * x, for slopes below one."""
+    return np.maximum(x, slope * x)
+
+
+def leaky_relu_backward(dy: Any, x: Any, *, slope: float) -> Any:
+    """One or the slope; the slope at zero."""
+    return dy * (slope + (1 - slope) * np.heaviside(x, 0))
