@@ -1,0 +1,432 @@
+"""Batch normalisation over all axes but the last (Ioffe and Szegedy 2015, algorithms 1 and 2).
+
+Training:   y = gamma * (x - mean) / sqrt(var + eps) + beta, mean and var of this batch
+Inference:  the same with given mean and var
+
+| rung  | the one idea                                                              |
+|-------|---------------------------------------------------------------------------|
+| naive | channel by channel, three loops over its column: mean, variance, result   |
+| numpy | whole-array expressions in float64                                        |
+| fused | rows in memory order, all threads; forward reads x twice, backward twice  |
+
+`forward` returns the biased variance (divided by the number of rows); running statistics
+want the unbiased one, which is the layer's business.
+
+Accuracy: float32 sums are never longer than BLOCK rows, and are of differences from the
+block's own first row, so a mean far from zero costs nothing; blocks and chunks are combined
+in float64 in a fixed order (Chan, Golub and LeVeque 1979).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .checks import Array, ShapeError, check_array
+from .jit import chunks, kernel, parallel, prange
+from .ladder import Ladder
+from .memory import empty_like
+
+BLOCK = 32  # rows summed in the input's own precision
+GRAIN = 64  # rows that make a chunk worth a thread
+
+
+def _check_forward(x: Array, gamma: Array, beta: Array, *, eps: float) -> None:
+    check_array("x", x)
+    if x.ndim < 2 or x.size == 0:
+        raise ShapeError(f"x: expected shape (..., C) with at least one row, got {x.shape}")
+    check_array("gamma", gamma, x.shape[-1:], like=x)
+    check_array("beta", beta, x.shape[-1:], like=x)
+
+
+def _check_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
+) -> None:
+    check_array("x", x)
+    if x.ndim < 2:
+        raise ShapeError(f"x: expected shape (..., C), got {x.shape}")
+    for name, a in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
+        check_array(name, a, x.shape[-1:], like=x)
+
+
+def _check_backward(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> None:
+    _check_inference(x, gamma, gamma, mean, var, eps=eps)
+    check_array("dy", dy, x.shape, like=x)
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+# A batch with infinities gives NaN, as it must, but no warnings on the way.
+quiet = np.errstate(invalid="ignore", over="ignore")
+
+
+def _inverse_std(var: Array, eps: float) -> Array:
+    """1 / sqrt(var + eps) in float64."""
+    inverse: Array = 1 / np.sqrt(var.astype(np.float64) + eps)
+    return inverse
+
+
+# --- naive ----------------------------------------------------------------------------
+
+
+def forward_naive(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
+    """Follow algorithm 1 channel by channel: jumps through memory by a whole row each time."""
+    rows, y = _rows(x), empty_like(_rows(x))
+    mean, var = np.empty_like(gamma), np.empty_like(gamma)
+    naive_forward_loop(rows, gamma, beta, eps, y, mean, var)
+    return y.reshape(x.shape), mean, var
+
+
+@kernel
+def naive_forward_loop(
+    x: Array, gamma: Array, beta: Array, eps: float, y: Array, mean: Array, var: Array
+) -> None:
+    """X, y (rows, C), all others (C,)."""
+    rows, channels = x.shape
+    for c in range(channels):
+        total = 0.0
+        for row in range(rows):
+            total += x[row, c]
+        m = total / rows
+        squares = 0.0
+        for row in range(rows):
+            squares += (x[row, c] - m) ** 2
+        v = squares / rows
+        for row in range(rows):
+            y[row, c] = gamma[c] * (x[row, c] - m) / np.sqrt(v + eps) + beta[c]
+        mean[c] = m
+        var[c] = v
+
+
+def inference_naive(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
+) -> Array:
+    """Write the formula down: a square root and a division per element."""
+    y = empty_like(_rows(x))
+    naive_inference_loop(_rows(x), gamma, beta, mean, var, eps, y)
+    return y.reshape(x.shape)
+
+
+@kernel
+def naive_inference_loop(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, y: Array
+) -> None:
+    """X, y (rows, C), all others (C,)."""
+    for row in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            y[row, c] = gamma[c] * (x[row, c] - mean[c]) / np.sqrt(var[c] + eps) + beta[c]
+
+
+def backward_naive(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """Two loops over a channel's column: the two sums, then dx."""
+    dx = empty_like(_rows(x))
+    dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
+    naive_backward_loop(_rows(dy), _rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
+    return dx.reshape(x.shape), dgamma, dbeta
+
+
+@kernel
+def naive_backward_loop(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    var: Array,
+    eps: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """dy, x, dx (rows, C), all others (C,); the mean and variance depend on x too."""
+    rows, channels = x.shape
+    for c in range(channels):
+        inverse = 1 / np.sqrt(var[c] + eps)
+        sum_dy, sum_dy_xhat = 0.0, 0.0
+        for row in range(rows):
+            sum_dy += dy[row, c]
+            sum_dy_xhat += dy[row, c] * (x[row, c] - mean[c]) * inverse
+        for row in range(rows):
+            xhat = (x[row, c] - mean[c]) * inverse
+            through_stats = (sum_dy + xhat * sum_dy_xhat) / rows
+            dx[row, c] = gamma[c] * inverse * (dy[row, c] - through_stats)
+        dgamma[c] = sum_dy_xhat
+        dbeta[c] = sum_dy
+
+
+def inference_backward_naive(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """With fixed statistics dx is dy times a constant per channel."""
+    dx = empty_like(_rows(x))
+    dgamma, dbeta = np.zeros(gamma.shape), np.zeros(gamma.shape)
+    naive_inference_backward_loop(_rows(dy), _rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
+    return dx.reshape(x.shape), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+@kernel
+def naive_inference_backward_loop(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    var: Array,
+    eps: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """dy, x, dx (rows, C), all others (C,); dgamma and dbeta start at zero, in float64."""
+    for row in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            inverse = 1 / np.sqrt(var[c] + eps)
+            dx[row, c] = dy[row, c] * gamma[c] * inverse
+            dgamma[c] += dy[row, c] * (x[row, c] - mean[c]) * inverse
+            dbeta[c] += dy[row, c]
+
+
+# --- numpy ----------------------------------------------------------------------------
+
+
+@quiet
+def forward_numpy(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
+    """Whole arrays at a time, statistics in float64: several temporary arrays as large as x."""
+    wide = _rows(x).astype(np.float64)
+    mean, var = wide.mean(axis=0), wide.var(axis=0)
+    y = gamma * (wide - mean) / np.sqrt(var + eps) + beta
+    return y.astype(x.dtype).reshape(x.shape), mean.astype(x.dtype), var.astype(x.dtype)
+
+
+@quiet
+def inference_numpy(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
+) -> Array:
+    """Whole arrays at a time."""
+    y: Array = gamma * (x - mean) * _inverse_std(var, eps).astype(x.dtype) + beta
+    return y
+
+
+def _sums_numpy(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
+    """Return the sums over rows of dy * xhat and of dy, in float64."""
+    wide = _rows(dy).astype(np.float64)
+    return (wide * (_rows(x) - mean)).sum(axis=0) * inverse, wide.sum(axis=0)
+
+
+@quiet
+def backward_numpy(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """Whole arrays at a time."""
+    inverse, rows = _inverse_std(var, eps), x.size // x.shape[-1]
+    dgamma, dbeta = _sums_numpy(dy, x, mean, inverse)
+    xhat = (x - mean) * inverse
+    dx = gamma * inverse * (dy - (dbeta + xhat * dgamma) / rows)
+    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+@quiet
+def inference_backward_numpy(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """Whole arrays at a time."""
+    inverse = _inverse_std(var, eps)
+    dgamma, dbeta = _sums_numpy(dy, x, mean, inverse)
+    dx = dy * (gamma * inverse).astype(x.dtype)
+    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+# --- fused ----------------------------------------------------------------------------
+
+
+@quiet
+def forward_fused(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
+    """Read x once for both statistics and once for the result, in memory order."""
+    rows = _rows(x)
+    n_chunks = chunks(len(rows), GRAIN)
+    stats = np.zeros((n_chunks, 2, gamma.size))
+    statistics_loop(rows, np.empty((n_chunks, 2, gamma.size), x.dtype), stats)
+    counts = np.diff(np.arange(n_chunks + 1) * len(rows) // n_chunks)[:, None]
+    means = stats[:, 0]
+    mean = (counts * means).sum(axis=0) / len(rows)
+    var = (stats[:, 1] + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
+    y = _normalise(x, gamma, beta, mean, _inverse_std(var, eps))
+    return y, mean.astype(x.dtype), var.astype(x.dtype)
+
+
+@parallel
+def statistics_loop(x: Array, sums: Array, stats: Array) -> None:
+    """X (rows, C) -> stats (chunks, 2, C): mean and sum of squared deviations of each chunk.
+
+    `stats` is float64 and starts at zero; `sums` (chunks, 2, C) of x's dtype is scratch.
+    """
+    rows, n_chunks = x.shape[0], stats.shape[0]
+    for chunk in prange(n_chunks):
+        total, squares = sums[chunk, 0], sums[chunk, 1]
+        mean, deviation = stats[chunk, 0], stats[chunk, 1]
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        for start in range(low, high, BLOCK):
+            stop = min(start + BLOCK, high)
+            origin = x[start]
+            total[:] = 0
+            squares[:] = 0
+            for row in range(start + 1, stop):
+                x_row = x[row]
+                for c in range(x_row.size):
+                    d = x_row[c] - origin[c]
+                    total[c] += d
+                    squares[c] += d * d
+            n, seen = np.float64(stop - start), np.float64(start - low)
+            for c in range(origin.size):
+                t = np.float64(total[c])
+                delta = origin[c] + t / n - mean[c]
+                mean[c] += delta * (n / (n + seen))
+                deviation[c] += squares[c] - t * t / n + delta * delta * (n * seen / (n + seen))
+
+
+@quiet
+def _normalise(x: Array, gamma: Array, beta: Array, mean: Array, inverse: Array) -> Array:
+    """(x - mean) * scale + shift, with what rounding took from the mean put into the shift."""
+    rounded = mean.astype(x.dtype)
+    scale = gamma * inverse
+    shift = beta - (mean - rounded) * scale
+    y, rows = empty_like(x), _rows(x)
+    affine_loop(
+        rows, rounded, scale.astype(x.dtype), shift.astype(x.dtype), _rows(y), _row_chunks(rows)
+    )
+    return y
+
+
+def _row_chunks(rows: Array) -> int:
+    """Chunks of at least 8,192 elements for loops that sum nothing over rows."""
+    return chunks(len(rows), max(1, (1 << 13) // rows.shape[1]))
+
+
+@parallel
+def affine_loop(x: Array, mean: Array, scale: Array, shift: Array, y: Array, n_chunks: int) -> None:
+    """X (rows, C) -> y (rows, C) = (x - mean) * scale + shift; the subtraction loses no bits."""
+    rows = x.shape[0]
+    for chunk in prange(n_chunks):
+        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
+            x_row, y_row = x[row], y[row]
+            for c in range(x_row.size):
+                y_row[c] = (x_row[c] - mean[c]) * scale[c] + shift[c]
+
+
+def inference_fused(
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
+) -> Array:
+    """One pass: the root and the division are done once per channel."""
+    return _normalise(x, gamma, beta, mean.astype(np.float64), _inverse_std(var, eps))
+
+
+def _sums_fused(dy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """Return the sums over rows of dy and of dy * (x - mean), in float64."""
+    rows = _rows(x)
+    n_chunks = chunks(len(rows), GRAIN)
+    partial = np.zeros((n_chunks, 2, mean.size))
+    sums_loop(_rows(dy), rows, mean, np.empty(partial.shape, x.dtype), partial)
+    sum_dy, sum_dy_x = partial.sum(axis=0)
+    return sum_dy, sum_dy_x
+
+
+@parallel
+def sums_loop(dy: Array, x: Array, mean: Array, sums: Array, partial: Array) -> None:
+    """dy, x (rows, C) -> partial (chunks, 2, C) float64, from zero; sums is scratch as above."""
+    rows, n_chunks = x.shape[0], partial.shape[0]
+    for chunk in prange(n_chunks):
+        total, product = sums[chunk, 0], sums[chunk, 1]
+        total_wide, product_wide = partial[chunk, 0], partial[chunk, 1]
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        for start in range(low, high, BLOCK):
+            total[:] = 0
+            product[:] = 0
+            for row in range(start, min(start + BLOCK, high)):
+                dy_row, x_row = dy[row], x[row]
+                for c in range(x_row.size):
+                    total[c] += dy_row[c]
+                    product[c] += dy_row[c] * (x_row[c] - mean[c])
+            for c in range(mean.size):
+                total_wide[c] += total[c]
+                product_wide[c] += product[c]
+
+
+@quiet
+def backward_fused(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """One pass for the two sums, one for dx, which is then linear in dy and x per channel."""
+    inverse, rows = _inverse_std(var, eps), _rows(x)
+    sum_dy, sum_dy_x = _sums_fused(dy, x, mean)
+    scale = gamma * inverse
+    by_x = (-scale * inverse**2 * sum_dy_x / len(rows)).astype(x.dtype)
+    shift = (-scale * sum_dy / len(rows)).astype(x.dtype)
+    dx = empty_like(x)
+    dx_loop(_rows(dy), rows, mean, scale.astype(x.dtype), by_x, shift, _rows(dx), _row_chunks(rows))
+    return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)
+
+
+@parallel
+def dx_loop(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    by_x: Array,
+    shift: Array,
+    dx: Array,
+    n_chunks: int,
+) -> None:
+    """dy, x (rows, C) -> dx (rows, C) = scale * dy + by_x * (x - mean) + shift."""
+    rows = x.shape[0]
+    for chunk in prange(n_chunks):
+        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
+            dy_row, x_row, dx_row = dy[row], x[row], dx[row]
+            for c in range(x_row.size):
+                dx_row[c] = scale[c] * dy_row[c] + (by_x[c] * (x_row[c] - mean[c]) + shift[c])
+
+
+@quiet
+def inference_backward_fused(
+    dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
+) -> tuple[Array, Array, Array]:
+    """The sums of `backward`, and dy scaled per channel by the loop of `inference`."""
+    inverse, zeros = _inverse_std(var, eps), np.zeros_like(gamma)
+    sum_dy, sum_dy_x = _sums_fused(dy, x, mean)
+    dx, rows = empty_like(x), _rows(dy)
+    scale = (gamma * inverse).astype(x.dtype)
+    affine_loop(rows, zeros, scale, zeros, _rows(dx), _row_chunks(rows))
+    return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)
+
+
+forward = Ladder(
+    "batchnorm.forward",
+    check=_check_forward,
+    naive=forward_naive,
+    numpy=forward_numpy,
+    fused=forward_fused,
+)
+inference = Ladder(
+    "batchnorm.inference",
+    check=_check_inference,
+    naive=inference_naive,
+    numpy=inference_numpy,
+    fused=inference_fused,
+)
+backward = Ladder(
+    "batchnorm.backward",
+    check=_check_backward,
+    naive=backward_naive,
+    numpy=backward_numpy,
+    fused=backward_fused,
+)
+inference_backward = Ladder(
+    "batchnorm.inference_backward",
+    check=_check_backward,
+    naive=inference_backward_naive,
+    numpy=inference_backward_numpy,
+    fused=inference_backward_fused,
+)

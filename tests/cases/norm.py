@@ -1,0 +1,78 @@
+"""Cases of batch normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.cases import CASES, Case, signed
+from tests.oracles import norm as oracle
+
+SHAPES = {
+    "one_row": (1, 1, 1, 3),
+    "two_rows_c1": (2, 1),
+    "odd_c7": (2, 3, 5, 7),
+    "c17": (3, 4, 4, 17),
+    "c33_rows": (5, 33),
+    "chunks_c16": (300, 16),
+    "block_and_one": (33, 5),
+}
+EPS = {"eps": 1e-3}
+
+
+def _channels(rng: np.random.Generator, c: int) -> tuple[Any, Any]:
+    return signed(rng, c) + 0.5, signed(rng, c)
+
+
+def _forward(shape: tuple[int, ...], offset: float = 0.0) -> Any:
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        return signed(rng, *shape) + offset, *_channels(rng, shape[-1])
+
+    return args
+
+
+def _given(shape: tuple[int, ...], *, backward: bool) -> Any:
+    """Statistics that are not x's own, as in inference."""
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, (gamma, beta) = signed(rng, *shape), _channels(rng, shape[-1])
+        mean, var = signed(rng, shape[-1]), rng.random(shape[-1]) + 0.1
+        return (
+            (signed(rng, *shape), x, gamma, mean, var) if backward else (x, gamma, beta, mean, var)
+        )
+
+    return args
+
+
+def _own(shape: tuple[int, ...]) -> Any:
+    """The statistics of x itself, without which training's backward means nothing."""
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, (gamma, _) = signed(rng, *shape), _channels(rng, shape[-1])
+        rows = x.reshape(-1, shape[-1])
+        return signed(rng, *shape), x, gamma, rows.mean(axis=0), rows.var(axis=0)
+
+    return args
+
+
+CASES["batchnorm.forward"] = [
+    Case(name, _forward(shape), oracle.batchnorm, terms=300, settings=EPS)
+    for name, shape in SHAPES.items()
+] + [
+    # The output's tolerance stays that of values around one: the mean must cost no bits.
+    Case("mean_100", _forward((400, 5), 100.0), oracle.batchnorm, terms=400, settings=EPS)
+]
+CASES["batchnorm.inference"] = [
+    Case(name, _given(shape, backward=False), oracle.inference, terms=4, settings=EPS)
+    for name, shape in SHAPES.items()
+]
+CASES["batchnorm.backward"] = [
+    Case(name, _own(shape), oracle.backward, terms=300, settings=EPS)
+    for name, shape in SHAPES.items()
+    if name != "one_row"
+]
+CASES["batchnorm.inference_backward"] = [
+    Case(name, _given(shape, backward=True), oracle.inference_backward, terms=300, settings=EPS)
+    for name, shape in SHAPES.items()
+]
