@@ -1,0 +1,118 @@
+"""Cases of the pooling kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.cases import CASES, Case, drawn, signed
+from tests.oracles import pool as oracle
+
+
+def _window(
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    ceil_mode: bool = False,
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    return shape, {"size": size, "stride": stride, "pads": pads, "ceil_mode": ceil_mode}
+
+
+WINDOWS = {
+    "2x2_even": _window((2, 4, 6, 7), (2, 2), (2, 2)),
+    "2x2_odd_floor": _window((1, 5, 7, 17), (2, 2), (2, 2)),
+    "2x2_odd_ceil": _window((3, 5, 7, 1), (2, 2), (2, 2), ceil_mode=True),
+    "3x3_s2": _window((2, 7, 7, 16), (3, 3), (2, 2)),
+    "3x3_s2_pad1": _window((2, 7, 8, 5), (3, 3), (2, 2), (1, 1, 1, 1)),
+    "3x3_s2_ceil": _window((1, 8, 6, 33), (3, 3), (2, 2), ceil_mode=True),
+    "3x3_s2_pad1_ceil": _window((2, 6, 9, 3), (3, 3), (2, 2), (1, 1, 1, 1), True),
+    "3x3_s1_pad1": _window((2, 3, 4, 5), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "2x3_uneven": _window((2, 6, 7, 4), (2, 3), (3, 1), (0, 1, 1, 2)),
+    "gaps": _window((2, 9, 9, 3), (2, 2), (4, 4), ceil_mode=True),
+    "whole": _window((2, 3, 5, 7), (3, 5), (3, 5)),
+    "1x1": _window((1, 1, 1, 1), (1, 1), (1, 1)),
+    "many_images": _window((70, 4, 4, 3), (2, 2), (2, 2)),
+}
+
+
+def _ties(shape: tuple[int, ...]) -> Any:
+    """Few different values, so that windows hold equal maxima."""
+    return lambda rng: (np.round(signed(rng, *shape)),)
+
+
+def _max_backward(shape: tuple[int, ...], settings: dict[str, Any]) -> Any:
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        y, argmax = oracle.max_pool(signed(rng, *shape), **settings)
+        return signed(rng, *y.shape), argmax
+
+    return args
+
+
+def _avg_backward(shape: tuple[int, ...], settings: dict[str, Any]) -> Any:
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        return (signed(rng, *oracle.avg_pool(np.zeros(shape), **settings).shape),)
+
+    return args
+
+
+AVERAGES = {
+    f"{name}{'' if counted else '_exclude'}": (shape, {**settings, "count_include_pad": counted})
+    for name, (shape, settings) in WINDOWS.items()
+    for counted in (True, False)
+    if counted or any(settings["pads"])
+}
+
+CASES["max_pool.forward"] = [
+    Case(name, drawn(shape), oracle.max_pool, terms=1, settings=settings)
+    for name, (shape, settings) in WINDOWS.items()
+] + [
+    Case(f"ties_{name}", _ties(shape), oracle.max_pool, terms=1, settings=settings)
+    for name, (shape, settings) in WINDOWS.items()
+]
+CASES["max_pool.backward"] = [
+    Case(
+        name,
+        _max_backward(shape, settings),
+        oracle.max_pool_backward,
+        terms=9,
+        settings={**settings, "x_shape": shape},
+    )
+    for name, (shape, settings) in WINDOWS.items()
+]
+CASES["avg_pool.forward"] = [
+    Case(name, drawn(shape), oracle.avg_pool, terms=15, settings=settings)
+    for name, (shape, settings) in AVERAGES.items()
+]
+CASES["avg_pool.backward"] = [
+    Case(
+        name,
+        _avg_backward(shape, settings),
+        oracle.avg_pool_backward,
+        terms=9,
+        settings={**settings, "x_shape": shape},
+    )
+    for name, (shape, settings) in AVERAGES.items()
+]
+
+IMAGES = {
+    "n1_c1": (1, 1, 1, 1),
+    "odd_c7": (2, 3, 5, 7),
+    "c17": (3, 4, 4, 17),
+    "many": (130, 3, 3, 16),
+    "no_images": (0, 3, 3, 5),
+}
+CASES["global_avg_pool.forward"] = [
+    Case(name, drawn(shape), oracle.global_avg_pool, terms=16) for name, shape in IMAGES.items()
+]
+CASES["global_avg_pool.backward"] = [
+    Case(
+        name,
+        drawn((shape[0], shape[3])),
+        oracle.global_avg_pool_backward,
+        terms=1,
+        settings={"x_shape": shape},
+    )
+    for name, shape in IMAGES.items()
+]
