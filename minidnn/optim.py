@@ -46,12 +46,12 @@ def at_least(what: str, value: float, low: float, below: float = math.inf) -> fl
 
 def _as_groups(params: Groups, weight_decay: float) -> list[tuple[list[Parameter], float, float]]:
     """Return (parameters, weight decay, learning rate scale) per group, with all checks."""
-    entries = list(params)
+    entries: list[Any] = list(params)
     if entries and not all(isinstance(entry, Mapping) for entry in entries):
         entries = [{"params": entries}]
     groups, seen = [], set()
     for entry in entries:
-        group = dict(entry)
+        group: dict[str, Any] = dict(entry)
         members = list(group.pop("params", []))
         decay = at_least("weight_decay", group.pop("weight_decay", weight_decay), 0)
         scale = at_least("lr_scale", group.pop("lr_scale", 1.0), 0)

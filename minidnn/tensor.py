@@ -86,12 +86,18 @@ class Node:
                 f"{self.op.name}: backward() was already called through this graph and its saved "
                 "arrays are gone; run the forward pass again, or add the losses first"
             )
-        if isinstance(closure, tuple):
-            grads = [part(dy) if want else None for part, want in zip(closure, wanted, strict=True)]
-        else:
-            result = closure(dy)
-            every = result if isinstance(result, tuple) else (result,)
-            grads = [grad if want else None for grad, want in zip(every, wanted, strict=True)]
+        lazy = isinstance(closure, tuple)  # one closure per input, each called only if needed
+        result = closure if isinstance(closure, tuple) else closure(dy)
+        every = result if isinstance(result, tuple) else (result,)
+        if len(every) != len(wanted):
+            raise GraphError(
+                f"{self.op.name}: expected a gradient for each of {len(wanted)} inputs, "
+                f"got {len(every)}"
+            )
+        grads = [
+            (part(dy) if lazy else part) if want else None
+            for part, want in zip(every, wanted, strict=True)
+        ]
         for i, (grad, parent) in enumerate(zip(grads, self.parents, strict=True)):
             if grad is None or parent is None:
                 continue
@@ -258,7 +264,9 @@ class Tensor:
                 f"got {grad.shape} {grad.dtype}"
             )
         pending: dict[int, Array] = {id(self): grad}
-        for tensor in _consumers_first(self):
+        order = _parents_first(self)
+        while order:
+            tensor = order.pop()  # forgotten once done with, so that memory is free early
             node, dy = tensor.node, pending.pop(id(tensor), None)
             if dy is None:  # an op returned None: no gradient flows here
                 continue
@@ -357,8 +365,8 @@ def as_tensor(value: ArrayLike | Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(value)
 
 
-def _consumers_first(root: Tensor) -> list[Tensor]:
-    """Order the graph so that every tensor comes after all that were computed from it.
+def _parents_first(root: Tensor) -> list[Tensor]:
+    """Order the graph so that every tensor comes before all that were computed from it.
 
     Depth-first with a stack of our own: a graph may be deeper than Python's recursion limit.
     """
@@ -377,11 +385,11 @@ def _consumers_first(root: Tensor) -> list[Tensor]:
         if tensor.node is not None:
             if tensor.node.backward is None:
                 tensor.node.gradients(tensor.data)  # raises: already used
-            # Reversed, so that the first parent is finished first and comes last in the result.
+            # Reversed, so that the first parent is finished first.
             for parent in reversed(tensor.node.parents):
                 if parent is not None and parent.requires_grad and id(parent) not in seen:
                     stack.append((parent, False))
-    return order[::-1]
+    return order
 
 
 # Down here because the two files need each other: arithmetic's ops are made of `op` above.

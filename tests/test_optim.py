@@ -66,7 +66,7 @@ def test_twenty_steps_equal_torch(name: str) -> None:
         oracle.param_groups[0]["lr"] = settings["lr"] / (1 + step)
         _set_gradients(params, rng)
         for p, q in zip(params, mirror, strict=True):
-            q.grad = torch.from_numpy(p.grad.copy())
+            q.grad = torch.tensor(p.grad)
         optimizer.step()
         oracle.step()
     for p, q in zip(params, mirror, strict=True):
@@ -125,17 +125,14 @@ def test_backward_adds_into_the_flat_gradient_buffer() -> None:
 
 def test_groups_have_their_own_decay_and_rate() -> None:
     params = [Parameter(np.ones(2, np.float32)) for _ in range(4)]
-    optimizer = SGD(
-        [
-            {"params": params[:1]},
-            {"params": params[1:2], "weight_decay": 0.5},
-            {"params": params[2:3], "lr_scale": 0.0},
-            {"params": []},
-            {"params": params[3:], "lr_scale": 2.0, "weight_decay": 0.0},
-        ],
-        lr=0.5,
-        weight_decay=1.0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": params[:1]},
+        {"params": params[1:2], "weight_decay": 0.5},
+        {"params": params[2:3], "lr_scale": 0.0},
+        {"params": []},
+        {"params": params[3:], "lr_scale": 2.0, "weight_decay": 0.0},
+    ]
+    optimizer = SGD(groups, lr=0.5, weight_decay=1.0)
     optimizer.step()
     assert [p.data[0] for p in params] == [0.5, 0.75, 1.0, 1.0]
 
