@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minidnn.arithmetic import concat, pad
     from minidnn.graph import trace
-    from minidnn.layers.activation import PReLU
+    from minidnn.layers.activation import LeakyReLU, PReLU, ReLU
+    from minidnn.layers.dropout import Dropout
+    from minidnn.layers.norm import BatchNorm1d, BatchNorm2d
+    from minidnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+    from minidnn.losses import (
+        CrossEntropyLoss,
+        MSELoss,
+        accuracy,
+        cross_entropy,
+        log_softmax,
+        mse_loss,
+        softmax,
+    )
     from minidnn.module import Buffer, Module, Parameter, Sequential
     from minidnn.optim import EMA, SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.tensor import Tensor, no_grad, op
@@ -24,21 +36,36 @@ __version__ = "0.1.0"
 _HOME = {
     "Adam": "optim",
     "AdamW": "optim",
+    "AvgPool2d": "layers.pool",
+    "BatchNorm1d": "layers.norm",
+    "BatchNorm2d": "layers.norm",
     "Buffer": "module",
+    "CrossEntropyLoss": "losses",
+    "Dropout": "layers.dropout",
     "EMA": "optim",
+    "GlobalAvgPool2d": "layers.pool",
+    "LeakyReLU": "layers.activation",
+    "MSELoss": "losses",
+    "MaxPool2d": "layers.pool",
     "Module": "module",
     "PReLU": "layers.activation",
     "Parameter": "module",
     "RMSProp": "optim",
+    "ReLU": "layers.activation",
     "SGD": "optim",
     "Sequential": "module",
     "Tensor": "tensor",
+    "accuracy": "losses",
     "clip_grad_norm": "optim",
     "concat": "arithmetic",
+    "cross_entropy": "losses",
     "decay_groups": "optim",
+    "log_softmax": "losses",
+    "mse_loss": "losses",
     "no_grad": "tensor",
     "op": "tensor",
     "pad": "arithmetic",
+    "softmax": "losses",
     "trace": "graph",
 }
 
@@ -47,19 +74,34 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Buffer",
+    "CrossEntropyLoss",
+    "Dropout",
+    "GlobalAvgPool2d",
+    "LeakyReLU",
+    "MSELoss",
+    "MaxPool2d",
     "Module",
     "PReLU",
     "Parameter",
     "RMSProp",
+    "ReLU",
     "Sequential",
     "Tensor",
+    "accuracy",
     "clip_grad_norm",
     "concat",
+    "cross_entropy",
     "decay_groups",
+    "log_softmax",
+    "mse_loss",
     "no_grad",
     "op",
     "pad",
+    "softmax",
     "trace",
 ]
 

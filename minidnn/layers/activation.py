@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidnn.kernels import leaky_relu as leaky_relu_kernel
 from minidnn.kernels import prelu as prelu_kernel
+from minidnn.kernels import relu as relu_kernel
 from minidnn.module import Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
 
@@ -48,3 +50,54 @@ class PReLU(Module):
         """Return the slope's shape as declared."""
         shape = self.weight.shape
         return f"num_parameters={shape[0] if len(shape) == 1 else shape}"
+
+
+@op
+def relu(x: Array) -> tuple[Array, Backward]:
+    """X where x > 0, else 0; the loops are in `minidnn.kernels.relu`."""
+    return relu_kernel.forward(x), lambda dy: relu_kernel.backward(dy, x)
+
+
+class ReLU(Module):
+    """Rectifier: negative values become zero (Nair and Hinton 2010).
+
+    Shapes
+    ------
+    any -> the same
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to an array of any shape."""
+        return relu(x)
+
+
+@op
+def leaky_relu(x: Array, *, slope: float) -> tuple[Array, Backward]:
+    """X where x > 0, else slope * x; the loops are in `minidnn.kernels.leaky_relu`."""
+    y = leaky_relu_kernel.forward(x, slope=slope)
+    return y, lambda dy: leaky_relu_kernel.backward(dy, x, slope=slope)
+
+
+class LeakyReLU(Module):
+    """Rectifier with a small fixed slope for negative values (Maas et al. 2013).
+
+    Parameters
+    ----------
+    negative_slope : float
+
+    Shapes
+    ------
+    any -> the same
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = float(negative_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to an array of any shape."""
+        return leaky_relu(x, slope=self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Return the slope."""
+        return f"negative_slope={self.negative_slope}"

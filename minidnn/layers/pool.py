@@ -1,0 +1,189 @@
+"""Pooling: MaxPool2d, AvgPool2d, GlobalAvgPool2d."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidnn.errors import ConfigError
+from minidnn.kernels import avg_pool as avg_pool_kernel
+from minidnn.kernels import global_avg_pool as global_avg_pool_kernel
+from minidnn.kernels import max_pool as max_pool_kernel
+from minidnn.kernels.windows import Pads, Pair
+from minidnn.module import Module
+from minidnn.tensor import Array, Backward, Tensor, op
+
+
+@op
+def max_pool(
+    x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool
+) -> tuple[Array, Backward]:
+    """Largest value of each window; the loops are in `minidnn.kernels.max_pool`."""
+    windows: dict[str, Any] = {
+        "size": size,
+        "stride": stride,
+        "pads": pads,
+        "ceil_mode": ceil_mode,
+    }
+    y, argmax = max_pool_kernel.forward(x, **windows)
+    shape = x.shape  # all that backward needs of x, which may go
+    return y, lambda dy: max_pool_kernel.backward(dy, argmax, x_shape=shape, **windows)
+
+
+@op
+def avg_pool(
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    pads: Pads,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> tuple[Array, Backward]:
+    """Mean of each window; the loops are in `minidnn.kernels.avg_pool`."""
+    windows: dict[str, Any] = {
+        "size": size,
+        "stride": stride,
+        "pads": pads,
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad,
+    }
+    shape = x.shape
+    y = avg_pool_kernel.forward(x, **windows)
+    return y, lambda dy: avg_pool_kernel.backward(dy, x_shape=shape, **windows)
+
+
+@op
+def global_avg_pool(x: Array) -> tuple[Array, Backward]:
+    """Mean of all pixels; the loops are in `minidnn.kernels.global_avg_pool`."""
+    shape = x.shape
+    y = global_avg_pool_kernel.forward(x)
+    return y, lambda dy: global_avg_pool_kernel.backward(dy, x_shape=shape)
+
+
+def _pair(name: str, value: int | Pair, least: int) -> Pair:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
+        raise ConfigError(f"{name}: expected an int or two, each >= {least}, got {value!r}")
+    return pair[0], pair[1]
+
+
+class _Pool(Module):
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _pair("kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else _pair("stride", stride, 1)
+        self.padding = _pair("padding", padding, 0)
+        self.ceil_mode = bool(ceil_mode)
+        if any(2 * pad > k for pad, k in zip(self.padding, self.kernel_size, strict=True)):
+            raise ConfigError(
+                f"{type(self).__name__}: expected padding of at most half the kernel "
+                f"{self.kernel_size}, got {self.padding}"
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        (top, left) = self.padding
+        return {
+            "size": self.kernel_size,
+            "stride": self.stride,
+            "pads": (top, top, left, left),
+            "ceil_mode": self.ceil_mode,
+        }
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool2d(_Pool):
+    """Largest value of each window; PyTorch's meaning of every argument.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
+        `kernel_size` if left out.
+    padding : int or (int, int)
+        Pixels on each side that never win; at most half the kernel.
+    ceil_mode : bool
+        Whether a last window may hang over the end.
+
+    Shapes
+    ------
+    (N, H, W, C) -> (N, OH, OW, C)
+
+    Raises
+    ------
+    ShapeError
+        Where the image is smaller than a window.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool images (N, H, W, C)."""
+        return max_pool(x, **self._settings())
+
+
+class AvgPool2d(_Pool):
+    """Mean of each window; PyTorch's meaning of every argument.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
+        `kernel_size` if left out.
+    padding : int or (int, int)
+        Zeros on each side; at most half the kernel.
+    ceil_mode : bool
+        Whether a last window may hang over the end; what hangs over never counts.
+    count_include_pad : bool
+        Whether padded zeros count in the divisor.
+
+    Shapes
+    ------
+    (N, H, W, C) -> (N, OH, OW, C)
+
+    Raises
+    ------
+    ShapeError
+        Where the image is smaller than a window.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool images (N, H, W, C)."""
+        return avg_pool(x, **self._settings(), count_include_pad=self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"{super().extra_repr()}, count_include_pad={self.count_include_pad}"
+
+
+class GlobalAvgPool2d(Module):
+    """Mean of all pixels (Lin et al. 2014, section 3.2).
+
+    Shapes
+    ------
+    (N, H, W, C) -> (N, C)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool images (N, H, W, C)."""
+        return global_avg_pool(x)
