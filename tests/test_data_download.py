@@ -258,3 +258,17 @@ def test_wrong_mirror_and_place_are_named(archive: bytes, server: Server, tmp_pa
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write there"):
         download.get("cifar10", tmp_path / "file" / "x", mirror=server.url)
+
+
+def test_unknown_data_set_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "get", "cifar1O"]) == 2
+    err = capsys.readouterr().err
+    assert "did you mean 'cifar10'" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_full_disk_is_named(archive: bytes, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-binary.tar.gz.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match="cannot write there: No space left"):
+        download.get("cifar10", tmp_path, mirror=server.url)

@@ -37,8 +37,10 @@ def _get(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+    from minidnn.data.cifar import format_named
     from minidnn.data.download import get
 
+    format_named(args.dataset)  # a wrong name is said before a progress bar appears
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(args.dataset, total=None)
@@ -69,8 +71,8 @@ def _verify(args: argparse.Namespace) -> int:
         print("This is the official archive.")
         return 0
     print(
-        f"This is NOT the official archive ({dataset.note}). Training works; "
-        "say so beside every accuracy."
+        "This folder is NOT the official archive. Training works; "
+        f"beside every accuracy will stand: {dataset.note}"
     )
     return 1
 
