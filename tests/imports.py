@@ -71,7 +71,7 @@ def area(module: str) -> int | None:
         return len(AREAS) - 1
     if parts[0] != "minidnn":
         return None
-    name = ".".join(parts[:2])
+    name = "minidnn.cli" if parts[1:] == ["__main__"] else ".".join(parts[:2])
     return AREAS.index(name) if name in AREAS else AREAS.index("minidnn")
 
 

@@ -38,7 +38,7 @@ def test_the_three_lists_of_public_names_agree() -> None:
         for alias in node.names
     }
     assert typed == {name: f"minidnn.{home}" for name, home in minidnn._HOME.items()}
-    assert minidnn.__all__ == sorted(typed)
+    assert sorted(minidnn.__all__) == sorted(typed)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
