@@ -14,6 +14,7 @@ import numpy as np
 from .checks import Array, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
+from .memory import empty_like
 
 # Rows that make a chunk of the sum worth a thread.
 ROWS = 64
@@ -36,7 +37,7 @@ def _rows(x: Array) -> Array:
 
 def forward_naive(x: Array, bias: Array, *, out: Array | None = None) -> Array:
     """Visit every element."""
-    y = np.empty_like(x) if out is None else out
+    y = empty_like(x) if out is None else out
     naive_forward_loop(_rows(x), bias, _rows(y))
     return y
 
@@ -76,7 +77,7 @@ def backward_numpy(dy: Array) -> Array:
 
 def forward_fused(x: Array, bias: Array, *, out: Array | None = None) -> Array:
     """One pass on all threads, in place where `out` is x itself."""
-    y = np.empty_like(x) if out is None else out
+    y = empty_like(x) if out is None else out
     rows = _rows(x)
     fused_forward_loop(rows, bias, _rows(y), chunks(len(rows), ROWS))
     return y

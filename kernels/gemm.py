@@ -26,9 +26,10 @@ import numpy as np
 from .checks import Array, ShapeError, check_array
 from .jit import MAX_CHUNKS, chunks, kernel, parallel, prange, run_blas
 from .ladder import Ladder
+from .memory import empty
 
-# One part of a product is worth a thread from about 0.2 ms of work on.
-PART_MACS = 8_000_000
+# About 0.5 ms of work; smaller parts lose to waking threads up.
+PART_MACS = 25_000_000
 # Narrower tiles than this lose BLAS's speed to packing.
 TILE = 192
 # A shorter reduction than this is not worth an extra output to be added up.
@@ -63,21 +64,21 @@ def _check_tn(a: Array, b: Array) -> None:
 
 def nn_naive(a: Array, b: Array) -> Array:
     """One dot product per element of the output."""
-    y = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    y = empty((a.shape[0], b.shape[1]), a.dtype)
     naive_loop(a, b, y)
     return y
 
 
 def nt_naive(a: Array, b: Array) -> Array:
     """One dot product per element; b is read along its rows."""
-    y = np.empty((a.shape[0], b.shape[0]), a.dtype)
+    y = empty((a.shape[0], b.shape[0]), a.dtype)
     naive_loop(a, b.T, y)
     return y
 
 
 def tn_naive(a: Array, b: Array) -> Array:
     """One dot product per element; both operands are read down their columns."""
-    y = np.empty((a.shape[1], b.shape[1]), a.dtype)
+    y = empty((a.shape[1], b.shape[1]), a.dtype)
     naive_loop(a.T, b, y)
     return y
 
@@ -136,7 +137,7 @@ def nn_loop(a: Array, b: Array, y: Array, n_chunks: int) -> None:
 
 def nt_loop_order(a: Array, b: Array) -> Array:
     """Order i, j, k is already good here: both rows of a dot product are contiguous."""
-    y = np.empty((a.shape[0], b.shape[0]), a.dtype)
+    y = empty((a.shape[0], b.shape[0]), a.dtype)
     nt_loop(a, b, y, chunks(len(a)))
     return y
 
@@ -206,7 +207,7 @@ def _product(a: Array, b: Array, y: Array) -> Callable[[], object]:
 
 def nn_blas(a: Array, b: Array) -> Array:
     """BLAS on tiles of the output; each tile is one thread's work, whichever thread it is."""
-    y = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    y = empty((a.shape[0], b.shape[1]), a.dtype)
     parts = tiles(*y.shape, wanted_parts(y.size * a.shape[1]))
     run_blas([_product(a[i], b[:, j], y[i, j]) for i, j in parts])
     return y
@@ -227,7 +228,7 @@ def tn_blas(a: Array, b: Array) -> Array:
     outputs = tiles(m, n, min(wanted, max(1, m * n // TILE**2)))
     n_chunks = reduction_chunks(k, m * n, -(-wanted // len(outputs)))
     reduction = cuts(k, n_chunks) or [slice(0, 0)]
-    partial = np.empty((len(reduction), m, n), a.dtype)
+    partial = empty((len(reduction), m, n), a.dtype)
     run_blas(
         [
             _product(a[r, i].T, b[r, j], partial[chunk, i, j])

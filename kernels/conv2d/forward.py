@@ -1,0 +1,141 @@
+"""Convolution, forward: the rungs of `conv2d.forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import depthwise, gemm
+from ..checks import Array, ShapeError, check_array
+from ..jit import kernel, run_blas
+from ..memory import empty
+from ..window import Pads, Pair, output_size
+from . import windows
+
+
+def check(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[int, ...]:
+    """Raise unless x is (N, H, W, Cin) and w fits it; return (OH, OW)."""
+    check_array("x", x, ("N", "H", "W", "Cin"))
+    windows.check_weight(w, groups, x)
+    if x.shape[0] < 1:
+        raise ShapeError(f"x: expected at least one image, got shape {x.shape}")
+    if x.shape[3] != w.shape[2] * groups:
+        raise ShapeError(
+            f"x: expected {w.shape[2] * groups} channels (w {w.shape}, groups={groups}), "
+            f"got shape {x.shape}; images are NHWC"
+        )
+    return output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
+
+
+def naive(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Seven plain loops and a bounds test."""
+    oh, ow = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
+    y = np.zeros((x.shape[0], oh, ow, w.shape[3]), x.dtype)
+    naive_loop(x, w, y, stride, pads, dilation, groups)
+    return y
+
+
+@kernel
+def naive_loop(
+    x: Array, w: Array, y: Array, stride: Pair, pads: Pads, dilation: Pair, groups: int
+) -> None:
+    """X (N, H, W, Cin), w (KH, KW, Cin/g, Cout) -> y (N, OH, OW, Cout) that starts at zero."""
+    for n in range(y.shape[0]):
+        for oy in range(y.shape[1]):
+            for ox in range(y.shape[2]):
+                for o in range(y.shape[3]):
+                    first = o // (y.shape[3] // groups) * w.shape[2]  # channel of the group
+                    for ky in range(w.shape[0]):
+                        for kx in range(w.shape[1]):
+                            iy = oy * stride[0] + ky * dilation[0] - pads[0]
+                            ix = ox * stride[1] + kx * dilation[1] - pads[2]
+                            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+                                for c in range(w.shape[2]):
+                                    y[n, oy, ox, o] += x[n, iy, ix, first + c] * w[ky, kx, c, o]
+
+
+def numpy(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """View the padded input as windows by strides alone; one product per group."""
+    size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
+    seen = windows.window_view(windows.padded(x, pads), w.shape[:2], size, stride, dilation)
+    y = empty((len(x), *size, w.shape[3]), x.dtype)
+    parts = zip(
+        np.split(seen, groups, 5), np.split(w, groups, 3), np.split(y, groups, 3), strict=True
+    )
+    for seen_g, w_g, y_g in parts:
+        y_g[...] = np.tensordot(seen_g, w_g, 3)
+    return y
+
+
+def blas(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Copy a few lines of windows side by side, multiply while they are in cache."""
+    kernel_size = w.shape[:2]
+    if w.shape[2] == 1 and w.shape[3] == groups and dilation == (1, 1):
+        kernels = w.reshape(*kernel_size, groups)
+        return depthwise.forward_channels_last(x, kernels, stride=stride, pads=pads)
+    size = output_size(x.shape[1:3], kernel_size, stride=stride, pads=pads, dilation=dilation)
+    y = empty((len(x), *size, w.shape[3]), x.dtype)
+    matrix, y_rows = w.reshape(-1, w.shape[3]), y.reshape(-1, w.shape[3])
+    x_rows = x.reshape(-1, x.shape[3])
+    (k, _), cin, cout = matrix.shape, w.shape[2], w.shape[3] // groups
+    direct = windows.no_copy(kernel_size, stride, pads)
+
+    def task(lines: range, part: slice) -> Callable[[], object]:
+        def run() -> None:
+            for block in windows.blocks(lines, size[1], k):
+                rows = slice(block.start * size[1], block.stop * size[1])
+                for g in range(groups):
+                    if direct:
+                        columns = x_rows[rows, g * cin : (g + 1) * cin]
+                    else:
+                        shape = (len(block), size[1], *kernel_size, cin)
+                        copied = empty(shape, x.dtype)
+                        windows.copy_windows(
+                            x, copied, block.start, 0, g * cin, size, stride, pads, dilation
+                        )
+                        columns = copied.reshape(-1, k)
+                    out = slice(g * cout + part.start, g * cout + part.stop)
+                    np.matmul(columns, matrix[:, out], out=y_rows[rows, out])
+
+        return run
+
+    lines = len(x) * size[0]
+    wanted = gemm.wanted_parts(y.size * k)
+    by_line = windows.spread(lines, wanted)
+    # Few lines (small batches, small maps): cut the output channels as well.
+    by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // gemm.TILE)))
+    run_blas([task(part, channels) for part in by_line for channels in by_channel])
+    return y
