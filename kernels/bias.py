@@ -72,7 +72,7 @@ def forward_numpy(x: Array, bias: Array, *, out: Array | None = None) -> Array:
 
 def backward_numpy(dy: Array) -> Array:
     """Sum the rows in float64."""
-    return _rows(dy).sum(axis=0, dtype=np.float64).astype(dy.dtype)
+    return np.asarray(_rows(dy).sum(axis=0, dtype=np.float64), dy.dtype)
 
 
 def forward_fused(x: Array, bias: Array, *, out: Array | None = None) -> Array:
@@ -99,7 +99,7 @@ def backward_fused(dy: Array) -> Array:
     rows = _rows(dy)
     partial = np.zeros((chunks(len(rows), ROWS), rows.shape[1]), dy.dtype)
     fused_backward_loop(rows, partial)
-    return partial.sum(axis=0, dtype=np.float64).astype(dy.dtype)
+    return np.asarray(partial.sum(axis=0, dtype=np.float64), dy.dtype)
 
 
 @parallel

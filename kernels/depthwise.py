@@ -22,7 +22,7 @@ from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty, empty_like
-from .window import Pads, Pair, output_size
+from .windows import Pads, Pair, output_size
 
 # Products that make a chunk worth a thread: about 10 microseconds.
 CHUNK = 1 << 16

@@ -208,7 +208,8 @@ def _product(a: Array, b: Array, y: Array) -> Callable[[], object]:
 def nn_blas(a: Array, b: Array) -> Array:
     """BLAS on tiles of the output; each tile is one thread's work, whichever thread it is."""
     y = empty((a.shape[0], b.shape[1]), a.dtype)
-    parts = tiles(*y.shape, wanted_parts(y.size * a.shape[1]))
+    m, n = y.shape
+    parts = tiles(m, n, wanted_parts(y.size * a.shape[1]))
     run_blas([_product(a[i], b[:, j], y[i, j]) for i, j in parts])
     return y
 

@@ -16,7 +16,7 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 The windows of a whole batch (KH * KW times the input) are never stored by the last rung.
 A 1x1 convolution at stride 1 needs no copy at all; one group per channel is `depthwise`.
 
-`windows` holds what the directions share; each direction has a file of its own.
+`columns` holds what the directions share; each direction has a file of its own.
 """
 
 from __future__ import annotations

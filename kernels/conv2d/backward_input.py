@@ -10,8 +10,8 @@ from .. import gemm
 from ..checks import Array, check_array
 from ..jit import kernel, run_blas
 from ..memory import empty
-from ..window import Pads, Pair, output_size
-from . import windows
+from ..windows import Pads, Pair, output_size
+from . import columns as share
 
 
 def check(
@@ -26,7 +26,7 @@ def check(
 ) -> None:
     """Raise unless dy is what a map of that size gives with w."""
     check_array("dy", dy, ("N", "OH", "OW", "Cout"))
-    windows.check_weight(w, groups, dy)
+    share.check_weight(w, groups, dy)
     out = output_size(size, w.shape[:2], stride=stride, pads=pads, dilation=dilation)
     check_array("dy", dy, ("N", *out, w.shape[3]))
 
@@ -111,13 +111,13 @@ def blas(
     (k, _), cin, cout = matrix.shape, w.shape[2], w.shape[3] // groups
     oh, ow = dy.shape[1:3]
     dx = empty((len(dy), *size, cin * groups), dy.dtype)
-    direct = windows.no_copy(kernel_size, stride, pads)
+    direct = share.no_copy(kernel_size, stride, pads)
 
     def task(images: range) -> Callable[[], object]:
         def run() -> None:
             if not direct:
                 dx[images.start : images.stop].fill(0)
-            for block in windows.blocks(range(images.start * oh, images.stop * oh), ow, k):
+            for block in share.blocks(range(images.start * oh, images.stop * oh), ow, k):
                 rows = slice(block.start * ow, block.stop * ow)
                 for g in range(groups):
                     out = slice(g * cout, (g + 1) * cout)
@@ -127,7 +127,7 @@ def blas(
                         continue
                     columns = empty((rows.stop - rows.start, k), dy.dtype)
                     np.matmul(dy_rows[rows, out], matrix[:, out].T, out=columns)
-                    windows.add_windows(
+                    share.add_windows(
                         columns.reshape(len(block), ow, *kernel_size, cin),
                         dx,
                         block.start,
@@ -140,5 +140,5 @@ def blas(
 
         return run
 
-    run_blas([task(images) for images in windows.spread(len(dy), gemm.wanted_parts(dy.size * k))])
+    run_blas([task(images) for images in share.spread(len(dy), gemm.wanted_parts(dy.size * k))])
     return dx

@@ -10,8 +10,8 @@ from .. import gemm
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel, run_blas
 from ..memory import empty
-from ..window import Pads, Pair, output_size
-from . import windows
+from ..windows import Pads, Pair, output_size
+from . import columns as share
 
 
 def check(
@@ -82,7 +82,7 @@ def numpy(
 ) -> Array:
     """Sum over all windows, seen by strides alone; one product per group."""
     size = (dy.shape[1], dy.shape[2])
-    seen = windows.window_view(windows.padded(x, pads), kernel_size, size, stride, dilation)
+    seen = share.window_view(share.padded(x, pads), kernel_size, size, stride, dilation)
     parts = zip(np.split(seen, groups, 5), np.split(dy, groups, 3), strict=True)
     dw = [np.tensordot(seen_g, dy_g, ((0, 1, 2), (0, 1, 2))) for seen_g, dy_g in parts]
     return np.concatenate(dw, axis=3)
@@ -106,13 +106,13 @@ def blas(
     (kh, kw), cin, cout = kernel_size, x.shape[3] // groups, dy.shape[3] // groups
     oh, ow = dy.shape[1:3]
     dy_rows, x_rows = dy.reshape(-1, dy.shape[3]), x.reshape(-1, x.shape[3])
-    direct = windows.no_copy(kernel_size, stride, pads)
+    direct = share.no_copy(kernel_size, stride, pads)
 
     def columns(block: range, ky: range, g: int) -> Array:
         if direct:
             return x_rows[block.start * ow : block.stop * ow, g * cin : (g + 1) * cin]
         copied = empty((len(block), ow, len(ky), kw, cin), x.dtype)
-        windows.copy_windows(
+        share.copy_windows(
             x, copied, block.start, ky.start, g * cin, (oh, ow), stride, pads, dilation
         )
         return copied.reshape(len(block) * ow, -1)
@@ -126,7 +126,7 @@ def blas(
                 # Kernel rows of dw are one matrix; this view of it is written to in place.
                 into = out.reshape(kh, -1, dy.shape[3])[ky.start : ky.stop, :, channels]
                 into.fill(0)
-                for block in windows.blocks(lines, ow, len(ky) * kw * cin):
+                for block in share.blocks(lines, ow, len(ky) * kw * cin):
                     rows = slice(block.start * ow, block.stop * ow)
                     product = columns(block, ky, g).T @ dy_rows[rows, channels]
                     into += product.reshape(into.shape)
@@ -136,10 +136,10 @@ def blas(
     lines, k = len(x) * oh, kh * kw * cin
     wanted = gemm.wanted_parts(dy.size * k)
     large = k * cout > 4 * gemm.TILE**2
-    by_row = windows.spread(kh, wanted if large else 1)
+    by_row = share.spread(kh, wanted if large else 1)
     by_channel = gemm.cuts(cout, min(wanted, cout // gemm.TILE) if large else 1)
     left = -(-wanted // (len(by_row) * len(by_channel)))
-    chunks = windows.spread(lines, gemm.reduction_chunks(lines * ow, k * dy.shape[3], left))
+    chunks = share.spread(lines, gemm.reduction_chunks(lines * ow, k * dy.shape[3], left))
     partial = empty((len(chunks), kh, kw, cin, dy.shape[3]), x.dtype)
     run_blas(
         [

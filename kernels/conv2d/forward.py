@@ -10,8 +10,8 @@ from .. import depthwise, gemm
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel, run_blas
 from ..memory import empty
-from ..window import Pads, Pair, output_size
-from . import windows
+from ..windows import Pads, Pair, output_size
+from . import columns as share
 
 
 def check(
@@ -25,7 +25,7 @@ def check(
 ) -> tuple[int, ...]:
     """Raise unless x is (N, H, W, Cin) and w fits it; return (OH, OW)."""
     check_array("x", x, ("N", "H", "W", "Cin"))
-    windows.check_weight(w, groups, x)
+    share.check_weight(w, groups, x)
     if x.shape[0] < 1:
         raise ShapeError(f"x: expected at least one image, got shape {x.shape}")
     if x.shape[3] != w.shape[2] * groups:
@@ -82,7 +82,7 @@ def numpy(
 ) -> Array:
     """View the padded input as windows by strides alone; one product per group."""
     size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
-    seen = windows.window_view(windows.padded(x, pads), w.shape[:2], size, stride, dilation)
+    seen = share.window_view(share.padded(x, pads), w.shape[:2], size, stride, dilation)
     y = empty((len(x), *size, w.shape[3]), x.dtype)
     parts = zip(
         np.split(seen, groups, 5), np.split(w, groups, 3), np.split(y, groups, 3), strict=True
@@ -111,11 +111,11 @@ def blas(
     matrix, y_rows = w.reshape(-1, w.shape[3]), y.reshape(-1, w.shape[3])
     x_rows = x.reshape(-1, x.shape[3])
     (k, _), cin, cout = matrix.shape, w.shape[2], w.shape[3] // groups
-    direct = windows.no_copy(kernel_size, stride, pads)
+    direct = share.no_copy(kernel_size, stride, pads)
 
     def task(lines: range, part: slice) -> Callable[[], object]:
         def run() -> None:
-            for block in windows.blocks(lines, size[1], k):
+            for block in share.blocks(lines, size[1], k):
                 rows = slice(block.start * size[1], block.stop * size[1])
                 for g in range(groups):
                     if direct:
@@ -123,7 +123,7 @@ def blas(
                     else:
                         shape = (len(block), size[1], *kernel_size, cin)
                         copied = empty(shape, x.dtype)
-                        windows.copy_windows(
+                        share.copy_windows(
                             x, copied, block.start, 0, g * cin, size, stride, pads, dilation
                         )
                         columns = copied.reshape(-1, k)
@@ -134,7 +134,7 @@ def blas(
 
     lines = len(x) * size[0]
     wanted = gemm.wanted_parts(y.size * k)
-    by_line = windows.spread(lines, wanted)
+    by_line = share.spread(lines, wanted)
     # Few lines (small batches, small maps): cut the output channels as well.
     by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // gemm.TILE)))
     run_blas([task(part, channels) for part in by_line for channels in by_channel])

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel
-from ..window import Pads, Pair
+from ..windows import Pads, Pair
 
 # Elements of copied windows that stay in the second-level cache, and the fewest rows of them
 # that are worth a call of BLAS.
