@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from minidnn.arithmetic import concat, pad
     from minidnn.graph import trace
     from minidnn.layers.activation import LeakyReLU, PReLU, ReLU
+    from minidnn.layers.conv import Conv2d, DepthwiseConv2d, PointwiseConv2d, SeparableConv2d
     from minidnn.layers.dropout import Dropout
+    from minidnn.layers.linear import Flatten, Linear
     from minidnn.layers.norm import BatchNorm1d, BatchNorm2d
     from minidnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
     from minidnn.losses import (
@@ -40,19 +42,25 @@ _HOME = {
     "BatchNorm1d": "layers.norm",
     "BatchNorm2d": "layers.norm",
     "Buffer": "module",
+    "Conv2d": "layers.conv",
     "CrossEntropyLoss": "losses",
+    "DepthwiseConv2d": "layers.conv",
     "Dropout": "layers.dropout",
     "EMA": "optim",
+    "Flatten": "layers.linear",
     "GlobalAvgPool2d": "layers.pool",
     "LeakyReLU": "layers.activation",
+    "Linear": "layers.linear",
     "MSELoss": "losses",
     "MaxPool2d": "layers.pool",
     "Module": "module",
     "PReLU": "layers.activation",
     "Parameter": "module",
+    "PointwiseConv2d": "layers.conv",
     "RMSProp": "optim",
     "ReLU": "layers.activation",
     "SGD": "optim",
+    "SeparableConv2d": "layers.conv",
     "Sequential": "module",
     "Tensor": "tensor",
     "accuracy": "losses",
@@ -78,17 +86,23 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "Buffer",
+    "Conv2d",
     "CrossEntropyLoss",
+    "DepthwiseConv2d",
     "Dropout",
+    "Flatten",
     "GlobalAvgPool2d",
     "LeakyReLU",
+    "Linear",
     "MSELoss",
     "MaxPool2d",
     "Module",
     "PReLU",
     "Parameter",
+    "PointwiseConv2d",
     "RMSProp",
     "ReLU",
+    "SeparableConv2d",
     "Sequential",
     "Tensor",
     "accuracy",
