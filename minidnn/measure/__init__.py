@@ -1,0 +1,1 @@
+"""What commands measure with: model summaries, timings, profiles."""
