@@ -12,7 +12,7 @@ from typing import Any
 Job = Callable[..., Any]
 
 
-def seconds(action: Callable[[], object], at_least: float = 0.02) -> float:
+def seconds(action: Callable[[], object], at_least: float = 0.1) -> float:
     """Return the seconds of one call, averaged over as many as take `at_least` seconds."""
     calls, start = 0, time.perf_counter()
     while True:

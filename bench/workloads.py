@@ -75,7 +75,7 @@ WORKLOADS["conv2d.backward_input"] = [
     Workload(
         "stem",
         normal(_stem_y, _stem_w),
-        {**_conv, "x_shape": _stem_x},
+        {**_conv, "size": _stem_x[1:3]},
         _stem_macs,
         STEM_KERNEL**2 * STEM_CHANNELS,
     )
@@ -84,7 +84,7 @@ WORKLOADS["conv2d.backward_weight"] = [
     Workload(
         "stem",
         normal(_stem_y, _stem_x),
-        {**_conv, "w_shape": _stem_w},
+        {**_conv, "kernel_size": _stem_w[:2]},
         _stem_macs,
         BATCH * _out * _out,
     )
