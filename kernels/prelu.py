@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import Array, ShapeError, check_array
-from .jit import chunks, kernel, parallel, prange
+from .jit import MAX_CHUNKS, chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty_like
 
@@ -101,46 +101,65 @@ def backward_numpy(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     return dx, _like_slope(rows.sum(axis=0, dtype=np.float64), slope)
 
 
+def _cuts(rows: Array) -> tuple[int, int]:
+    """Return into how many parts to cut rows and columns.
+
+    Rows of one slope per element are as long as an image: few rows, each worth many threads,
+    and a partial sum per chunk of rows would cost as much as x itself.
+    """
+    n_columns = chunks(rows.shape[1], 2048)
+    return chunks(min(len(rows), MAX_CHUNKS // n_columns)), n_columns
+
+
 def forward_fused(x: Array, slope: Array) -> Array:
     """One pass on all threads: x is read once, y written once, the branch becomes a select."""
     rows, slopes = _rows(x, slope)
     y = empty_like(rows)
-    fused_forward_loop(rows, slopes, y, chunks(len(rows)))
+    fused_forward_loop(rows, slopes, y, *_cuts(rows))
     return y.reshape(x.shape)
 
 
 @parallel
-def fused_forward_loop(x: Array, slope: Array, y: Array, n_chunks: int) -> None:
-    """X (rows, C), slope (C,) -> y (rows, C); a chunk of rows is one thread's work."""
-    rows = x.shape[0]
-    for chunk in prange(n_chunks):
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            x_row, y_row = x[row], y[row]  # views, so that no index check is left inside
+def fused_forward_loop(x: Array, slope: Array, y: Array, n_rows: int, n_columns: int) -> None:
+    """X (rows, C), slope (C,) -> y (rows, C), cut into n_rows x n_columns pieces of work."""
+    rows, columns = x.shape
+    for chunk in prange(n_rows * n_columns):
+        part, side = chunk // n_columns, chunk % n_columns
+        left, right = side * columns // n_columns, (side + 1) * columns // n_columns
+        slopes = slope[left:right]
+        for row in range(part * rows // n_rows, (part + 1) * rows // n_rows):
+            # Views, so that no index check is left inside.
+            x_row, y_row = x[row, left:right], y[row, left:right]
             for c in range(x_row.size):
                 v = x_row[c]
-                y_row[c] = v if v > 0 else slope[c] * v
+                y_row[c] = v if v > 0 else slopes[c] * v
 
 
 def backward_fused(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     """Both gradients in one pass; each chunk sums its own dslope, added up in chunk order."""
     rows, slopes = _rows(x, slope)
     dx = empty_like(rows)
-    partial = np.zeros((chunks(len(rows)), slopes.size), x.dtype)
-    fused_backward_loop(dy.reshape(rows.shape), rows, slopes, dx, partial)
+    n_rows, n_columns = _cuts(rows)
+    partial = np.zeros((n_rows, slopes.size), x.dtype)
+    fused_backward_loop(dy.reshape(rows.shape), rows, slopes, dx, partial, n_columns)
     return dx.reshape(x.shape), _like_slope(partial.sum(axis=0, dtype=np.float64), slope)
 
 
 @parallel
-def fused_backward_loop(dy: Array, x: Array, slope: Array, dx: Array, partial: Array) -> None:
-    """dy, x (rows, C), slope (C,) -> dx (rows, C), partial (chunks, C) that starts at zero."""
-    rows, n_chunks = x.shape[0], partial.shape[0]
-    for chunk in prange(n_chunks):
-        dslope = partial[chunk]
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            dy_row, x_row, dx_row = dy[row], x[row], dx[row]
+def fused_backward_loop(
+    dy: Array, x: Array, slope: Array, dx: Array, partial: Array, n_columns: int
+) -> None:
+    """dy, x (rows, C), slope (C,) -> dx (rows, C), partial (n_rows, C) that starts at zero."""
+    (rows, columns), n_rows = x.shape, partial.shape[0]
+    for chunk in prange(n_rows * n_columns):
+        part, side = chunk // n_columns, chunk % n_columns
+        left, right = side * columns // n_columns, (side + 1) * columns // n_columns
+        slopes, dslope = slope[left:right], partial[part, left:right]
+        for row in range(part * rows // n_rows, (part + 1) * rows // n_rows):
+            x_row, dy_row, dx_row = x[row, left:right], dy[row, left:right], dx[row, left:right]
             for c in range(x_row.size):
                 v, g = x_row[c], dy_row[c]
-                dx_row[c] = g if v > 0 else slope[c] * g
+                dx_row[c] = g if v > 0 else slopes[c] * g
                 dslope[c] += 0 if v > 0 else v * g
 
 

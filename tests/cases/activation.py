@@ -13,6 +13,8 @@ SHAPES = {
     "many_rows": ((130, 16), (16,)),
     "per_layer": ((2, 3, 3, 5), (1,)),
     "per_element": ((3, 4, 3, 5), (4, 3, 5)),
+    "per_element_cut": ((1, 41, 8, 32), (41, 8, 32)),
+    "per_element_rows": ((30, 41, 8, 16), (41, 8, 16)),
 }
 
 CASES["prelu.forward"] = [
@@ -29,7 +31,7 @@ PLAIN = {
     "rows": (5, 33),
     "vector": (17,),
     "empty": (0, 4),
-    "chunks": (9, 61, 61),
+    "chunks": (30, 61, 61),
 }
 # A slope that float32 holds exactly, so that kernel and oracle use the same.
 SLOPE = {"slope": 0.125}
