@@ -9,7 +9,7 @@ import numpy as np
 from tests.cases import CASES, Case, drawn, signed
 from tests.oracles import dropout as oracle
 
-SHAPES = {"n1_c1": (1, 1), "odd": (3, 5, 7), "empty": (0, 5), "chunks": (5, 1700)}
+SHAPES = {"n1_c1": (1, 1), "odd": (3, 5, 7), "empty": (0, 5), "chunks": (5, 5000)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "half": {"p": 0.5, "seed": 3, "offset": 0},
     "little": {"p": 0.1, "seed": 2**63 - 5, "offset": 2**40 + 1},

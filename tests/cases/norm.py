@@ -15,7 +15,7 @@ SHAPES = {
     "odd_c7": (2, 3, 5, 7),
     "c17": (3, 4, 4, 17),
     "c33_rows": (5, 33),
-    "chunks_c16": (300, 16),
+    "chunks_c16": (1100, 16),
     "block_and_one": (33, 5),
 }
 EPS = {"eps": 1e-3}
@@ -57,7 +57,7 @@ def _own(shape: tuple[int, ...]) -> Any:
 
 
 CASES["batchnorm.forward"] = [
-    Case(name, _forward(shape), oracle.batchnorm, terms=300, settings=EPS)
+    Case(name, _forward(shape), oracle.batchnorm, terms=1100, settings=EPS)
     for name, shape in SHAPES.items()
 ] + [
     # The output's tolerance stays that of values around one: the mean must cost no bits.
@@ -68,11 +68,11 @@ CASES["batchnorm.inference"] = [
     for name, shape in SHAPES.items()
 ]
 CASES["batchnorm.backward"] = [
-    Case(name, _own(shape), oracle.backward, terms=300, settings=EPS)
+    Case(name, _own(shape), oracle.backward, terms=1100, settings=EPS)
     for name, shape in SHAPES.items()
     if name != "one_row"
 ]
 CASES["batchnorm.inference_backward"] = [
-    Case(name, _given(shape, backward=True), oracle.inference_backward, terms=300, settings=EPS)
+    Case(name, _given(shape, backward=True), oracle.inference_backward, terms=1100, settings=EPS)
     for name, shape in SHAPES.items()
 ]
