@@ -41,6 +41,11 @@ def _to_numpy(t: Any) -> Any:
     return np.moveaxis(a, 1, -1) if a.ndim > 2 else a
 
 
+def _grad(t: Tensor) -> Any:
+    assert t.grad is not None
+    return t.grad
+
+
 def _agree(layer: Module, reference: Any, x: Any, rng: np.random.Generator) -> None:
     """Forward and backward of both on the same input and output gradient."""
     layer.astype(np.float64)
@@ -51,16 +56,20 @@ def _agree(layer: Module, reference: Any, x: Any, rng: np.random.Generator) -> N
     dy = rng.standard_normal(y.shape)
     y.backward(dy)
     want.backward(_to_torch(dy))
-    np.testing.assert_allclose(ours.grad, _to_numpy(theirs.grad), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(_grad(ours), _to_numpy(theirs.grad), rtol=1e-9, atol=1e-11)
     pairs = dict(reference.named_parameters())
     assert {name for name, _ in layer.named_parameters()} == set(pairs)
     for name, p in layer.named_parameters():
-        np.testing.assert_allclose(p.grad, pairs[name].grad.numpy(), rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(_grad(p), pairs[name].grad.numpy(), rtol=1e-9, atol=1e-11)
+
+
+def _integer(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high))
 
 
 def _image(rng: np.random.Generator, least: int = 1) -> Any:
-    n, h, w = rng.integers(1, 5), rng.integers(least, 12), rng.integers(least, 12)
-    return signed(rng, n, h, w, rng.choice([1, 7, 16, 17, 33]))
+    n, c = _integer(rng, 1, 5), int(rng.choice([1, 7, 16, 17, 33]))
+    return signed(rng, n, _integer(rng, least, 12), _integer(rng, least, 12), c)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -77,7 +86,7 @@ def test_activations(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_batchnorm_in_training_evaluation_and_running_statistics(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    x = _image(rng, least=2) if seed % 2 else signed(rng, rng.integers(2, 20), 7)
+    x = _image(rng, least=2) if seed % 2 else signed(rng, _integer(rng, 2, 20), 7)
     x = x * rng.uniform(0.1, 5) + rng.uniform(-3, 3)
     kind, reference = (
         (BatchNorm2d, torch.nn.BatchNorm2d)
@@ -108,10 +117,10 @@ def test_batchnorm_in_training_evaluation_and_running_statistics(seed: int) -> N
 @pytest.mark.parametrize("seed", range(40))
 def test_pooling(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    size = tuple(int(v) for v in rng.integers(1, 5, 2))
+    size = _integer(rng, 1, 5), _integer(rng, 1, 5)
     x = _image(rng, least=max(size))
-    stride = tuple(int(v) for v in rng.integers(1, 5, 2))
-    padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in size)
+    stride = _integer(rng, 1, 5), _integer(rng, 1, 5)
+    padding = _integer(rng, 0, size[0] // 2 + 1), _integer(rng, 0, size[1] // 2 + 1)
     ceil = bool(rng.integers(2))
     ties = np.round(x * 2)  # equal maxima: both must take the first
     for image in (x, ties):
@@ -145,7 +154,7 @@ def test_max_pool_hands_on_nan_and_its_gradient_as_torch_does() -> None:
     np.testing.assert_array_equal(y.data, _to_numpy(want))
     y.backward(np.ones(y.shape))
     want.backward(torch.ones_like(want))
-    np.testing.assert_array_equal(ours.grad, _to_numpy(theirs.grad))
+    np.testing.assert_array_equal(_grad(ours), _to_numpy(theirs.grad))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -153,7 +162,7 @@ def test_max_pool_hands_on_nan_and_its_gradient_as_torch_does() -> None:
 @pytest.mark.parametrize("size", [1.0, 1e4])
 def test_cross_entropy(seed: int, smoothing: float, size: float) -> None:
     rng = np.random.default_rng(seed)
-    n, classes = rng.integers(1, 70), rng.integers(1, 40)
+    n, classes = _integer(rng, 1, 70), _integer(rng, 1, 40)
     logits, labels = signed(rng, n, classes) * size, rng.integers(0, classes, n)
     ours, theirs = Tensor(logits, requires_grad=True), _to_torch(logits).requires_grad_()
     loss = CrossEntropyLoss(smoothing)(ours, labels)
@@ -161,7 +170,7 @@ def test_cross_entropy(seed: int, smoothing: float, size: float) -> None:
     np.testing.assert_allclose(loss.item(), want.item(), rtol=1e-10)
     (loss * 3).backward()
     (want * 3).backward()
-    np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(_grad(ours), theirs.grad.numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -183,7 +192,7 @@ def test_softmax_and_its_logarithm(name: str) -> None:
     np.testing.assert_allclose(y.data, want.detach().numpy(), rtol=1e-10)
     y.backward(dy)
     want.backward(torch.from_numpy(dy))
-    np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(_grad(ours), theirs.grad.numpy(), rtol=1e-8, atol=1e-12)
 
 
 def test_mean_squared_error() -> None:
@@ -194,4 +203,4 @@ def test_mean_squared_error() -> None:
     np.testing.assert_allclose(loss.item(), want.item(), rtol=1e-12)
     loss.backward()
     want.backward()
-    np.testing.assert_allclose(ours.grad, theirs.grad.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(_grad(ours), theirs.grad.numpy(), rtol=1e-12)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from minidnn.errors import ConfigError
+from minidnn.errors import ConfigError, ShapeError
 from minidnn.kernels import avg_pool as avg_pool_kernel
 from minidnn.kernels import global_avg_pool as global_avg_pool_kernel
 from minidnn.kernels import max_pool as max_pool_kernel
-from minidnn.kernels.windows import Pads, Pair
+from minidnn.kernels.windows import Pads, Pair, same_pads
 from minidnn.module import Module
 from minidnn.tensor import Array, Backward, Tensor, op
+
+Padding: TypeAlias = int | Pair | Literal["same", "valid"]
 
 
 @op
@@ -72,26 +74,40 @@ class _Pool(Module):
         self,
         kernel_size: int | Pair,
         stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        padding: Padding = 0,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
         self.kernel_size = _pair("kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else _pair("stride", stride, 1)
-        self.padding = _pair("padding", padding, 0)
         self.ceil_mode = bool(ceil_mode)
+        self.padding: Pair | Literal["same"]
+        if padding == "same":
+            self.padding = "same"
+            return
+        if isinstance(padding, str) and padding != "valid":
+            raise ConfigError(
+                f'padding: expected an int, (h, w), "same" or "valid", got {padding!r}'
+            )
+        self.padding = (0, 0) if isinstance(padding, str) else _pair("padding", padding, 0)
         if any(2 * pad > k for pad, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ConfigError(
                 f"{type(self).__name__}: expected padding of at most half the kernel "
                 f"{self.kernel_size}, got {self.padding}"
             )
 
-    def _settings(self) -> dict[str, Any]:
-        (top, left) = self.padding
+    def _settings(self, x: Tensor) -> dict[str, Any]:
+        if x.ndim != 4:
+            raise ShapeError(f"x: expected images of shape (N, H, W, C), got {x.shape}")
+        if self.padding == "same":
+            pads = same_pads((x.shape[1], x.shape[2]), self.kernel_size, self.stride)
+        else:
+            h, w = self.padding
+            pads = (h, h, w, w)
         return {
             "size": self.kernel_size,
             "stride": self.stride,
-            "pads": (top, top, left, left),
+            "pads": pads,
             "ceil_mode": self.ceil_mode,
         }
 
@@ -99,7 +115,7 @@ class _Pool(Module):
         """Return the settings."""
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, ceil_mode={self.ceil_mode}"
+            f"padding={self.padding!r}, ceil_mode={self.ceil_mode}"
         )
 
 
@@ -111,8 +127,9 @@ class MaxPool2d(_Pool):
     kernel_size : int or (int, int)
     stride : int or (int, int), optional
         `kernel_size` if left out.
-    padding : int or (int, int)
-        Pixels on each side that never win; at most half the kernel.
+    padding : int, (int, int), "same" or "valid"
+        Pixels on each side that never win; at most half the kernel. "same" is Keras's:
+        ceil(size / stride) outputs, the odd pixel at the bottom and right.
     ceil_mode : bool
         Whether a last window may hang over the end.
 
@@ -128,7 +145,7 @@ class MaxPool2d(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool images (N, H, W, C)."""
-        return max_pool(x, **self._settings())
+        return max_pool(x, **self._settings(x))
 
 
 class AvgPool2d(_Pool):
@@ -139,8 +156,9 @@ class AvgPool2d(_Pool):
     kernel_size : int or (int, int)
     stride : int or (int, int), optional
         `kernel_size` if left out.
-    padding : int or (int, int)
-        Zeros on each side; at most half the kernel.
+    padding : int, (int, int), "same" or "valid"
+        Zeros on each side; at most half the kernel. "same" is Keras's: ceil(size / stride)
+        outputs, the odd pixel at the bottom and right (Keras itself never counts padding).
     ceil_mode : bool
         Whether a last window may hang over the end; what hangs over never counts.
     count_include_pad : bool
@@ -160,7 +178,7 @@ class AvgPool2d(_Pool):
         self,
         kernel_size: int | Pair,
         stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        padding: Padding = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
@@ -169,7 +187,7 @@ class AvgPool2d(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool images (N, H, W, C)."""
-        return avg_pool(x, **self._settings(), count_include_pad=self.count_include_pad)
+        return avg_pool(x, **self._settings(x), count_include_pad=self.count_include_pad)
 
     def extra_repr(self) -> str:
         """Return the settings."""
