@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,34 @@ class RunLog:
 
     def __init__(self, path: Path, position: int | None = None) -> None:
         self.path = path
-        self._file = path.open("wb" if position is None else "ab")
-        if position is not None:
+        self._file = path.open("ab")
+        try:
+            self._claim()
             size = self._file.tell()
-            if size < position:
-                self._file.close()
+            if position is not None and size < position:
                 raise CheckpointError(
                     f"{path}: expected at least {position} bytes, as the checkpoint says, got "
                     f"{size}; the log was cut or replaced. To go on without the lost lines, "
                     "start a new run with --init-from"
                 )
-            self._file.truncate(position)
-            self._file.seek(position)
+        except CheckpointError:
+            self._file.close()
+            raise
+        self._file.truncate(position or 0)
+
+    def _claim(self) -> None:
+        """Make sure that no other process writes to this run, where the system can tell."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path.parent}: another process is training in this folder; "
+                "wait for it, or choose another with --out"
+            ) from error
 
     @property
     def position(self) -> int:

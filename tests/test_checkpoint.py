@@ -183,3 +183,11 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path.write_text(json.dumps({"step": 1}) + '\n{"st')
     assert read_log(path) == [{"step": 1}]
     assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    first = RunLog(tmp_path / "log.jsonl")
+    with pytest.raises(CheckpointError, match="another process is training"):
+        RunLog(tmp_path / "log.jsonl")
+    first.close()
+    RunLog(tmp_path / "log.jsonl").close()
