@@ -88,6 +88,16 @@ def cache_root() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("minidnn")) / "kernels"
 
 
+def target() -> tuple[str, str, str]:
+    """Return what Numba compiles for: target triple, CPU name, and its features as LLVM lists them.
+
+    Not always this machine's own: `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` override it.
+    """
+    registry: Any = importlib.import_module("numba.core.registry")
+    triple, name, features = registry.cpu_target.target_context.codegen().magic_tuple()
+    return triple, name, features
+
+
 CACHE_DIR = cache_root() / _cache_key()
 _warned = False
 
