@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minidnn import checkpoint
 from minidnn.checkpoint import Checkpoint
 from minidnn.config import Config
@@ -378,11 +376,3 @@ class Trainer:
             for key in sorted(now.keys() & then.keys())
             if then[key] != now[key]
         ]
-
-
-def preprocessing(state: Checkpoint) -> tuple[Array, Array, list[str], tuple[int, int, int]]:
-    """Return mean (C,), std (C,), classes and input shape (H, W, C) of a run."""
-    p = state.info["preprocessing"]
-    h, w, c = p["input_shape"]
-    mean, std = (np.asarray(p[key], np.float32) for key in ("mean", "std"))
-    return mean, std, list(p["classes"]), (h, w, c)
