@@ -139,10 +139,15 @@ class _Cache:
             _warn_cache("written to", error)
 
 
+# Every compiled function, so that a command can tell what was compiled and what came from disk.
+DISPATCHERS: list[Any] = []
+
+
 def _compile(function: Callable[..., Any], **flags: Any) -> Any:
     dispatcher = _numba.njit(**FLAGS, **flags)(function)
     if _numba.config.DISABLE_JIT:  # a plain Python function: nothing to cache
         return dispatcher
+    DISPATCHERS.append(dispatcher)
     previous = _numba.config.CACHE_DIR
     # Only our own functions go there: the setting is put back at once.
     _numba.config.CACHE_DIR = str(CACHE_DIR)

@@ -57,6 +57,7 @@ class Config:
     model: str = _setting("quicknet", "network, see `minidnn summary --help`")
     data: str = _setting("shapes", "shapes, cifar10, cifar100, folder:PATH or FILE.npz")
     data_dir: str = _setting("", "folder of the data set; empty: the download cache", free=True)
+    size: int = _setting(32, "height and width that pictures of a folder are brought to", low=1)
     recipe: str = _setting("quick", "where the defaults come from", choices=RECIPES)
     protocol: str = _setting(
         "official", "official split, or the paper's", choices=("official", "paper")

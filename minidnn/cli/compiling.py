@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba.core import event
 
-# Numba calls itself typed but leaves the names of this module out.
-_event: Any = event
+from minidnn.kernels.jit import DISPATCHERS
+
+# Numba calls itself typed, but these functions are not.
+_register: Any = event.register
+_unregister: Any = event.unregister
 
 
 class Compiled(NamedTuple):
@@ -16,48 +20,57 @@ class Compiled(NamedTuple):
 
     name: str
     seconds: float
-    cached: bool
 
 
-class Watch(_event.Listener):  # type: ignore[misc]  # numba's class has no types
+def _name(dispatcher: Any) -> str:
+    function = dispatcher.py_func
+    return f"{function.__module__.partition('kernels.')[2]}.{function.__name__}"
+
+
+class Watch(event.Listener):
     """Collects what is compiled inside a ``with`` block.
 
     Parameters
     ----------
     tell : callable, optional
-        Called with each function that a kernel's caller waited for.
+        Called with each function that a caller waited for.
+
+    Attributes
+    ----------
+    done : list of Compiled
     """
 
     def __init__(self, tell: Callable[[Compiled], None] = lambda compiled: None) -> None:
         self.tell = tell
         self.done: list[Compiled] = []
-        self._open: list[Any] = []
+        self._open: list[float] = []
 
     def on_start(self, event: Any) -> None:
-        """Note that a function's compilation begins."""
-        self._open.append(event)
+        """Hear from Numba that a compilation begins."""
+        self._open.append(time.perf_counter())
 
     def on_end(self, event: Any) -> None:
-        """Note that it ended; those inside another are part of that one's time."""
+        """Hear that it ended."""
         start = self._open.pop()
-        if self._open:
+        if self._open:  # part of the time of the function that calls it
             return
-        dispatcher = event.data["dispatcher"]
-        function = dispatcher.py_func
-        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        cached = sum(dispatcher.stats.cache_hits.values()) > 0
-        compiled = Compiled(name, event.timestamp - start.timestamp, cached)
+        compiled = Compiled(_name(event.data["dispatcher"]), time.perf_counter() - start)
         self.done.append(compiled)
         self.tell(compiled)
 
     @property
     def seconds(self) -> float:
-        """Time spent so far."""
+        """Time spent compiling so far."""
         return sum(compiled.seconds for compiled in self.done)
 
     def __enter__(self) -> Watch:
-        _event.register("numba:compile", self)
+        _register("numba:compile", self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _event.unregister("numba:compile", self)
+        _unregister("numba:compile", self)
+
+
+def from_cache() -> list[str]:
+    """Return the functions that this process has loaded from the disk cache."""
+    return sorted(_name(d) for d in DISPATCHERS if sum(d.stats.cache_hits.values()))

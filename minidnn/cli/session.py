@@ -67,9 +67,10 @@ def build_model(config: Config, classes: int, input_shape: tuple[int, int, int])
         for name, value in config.arguments.items()
     }
     rng = np.random.default_rng(config.seed)
-    return build(
+    model: Module = build(
         config.model, num_classes=classes, input_shape=input_shape, rng=rng, **arguments
     )
+    return model
 
 
 def load_data(config: Config) -> Splits:
@@ -82,6 +83,7 @@ def load_data(config: Config) -> Splits:
         val=config.val or None,
         data_dir=config.data_dir or None,
         limit=config.limit or None,
+        size=config.size,
         seed=config.seed,
     )
 

@@ -1,0 +1,145 @@
+"""``minidnn evaluate``: a trained network on pictures it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidnn.cli.session import add_threads, load_data, open_run, percent, set_threads
+
+if TYPE_CHECKING:
+    from minidnn.evaluation import Evaluation
+
+NAME = "evaluate"
+HELP = "accuracy, loss and confusion of a trained network on the test set"
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Declare which of a run's weights to use."""
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--weights", choices=("best", "last"), default="best",
+        help="best on the validation set, or the last (default: best)",
+    )  # fmt: skip
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--raw", action="store_true", help="the weights themselves")
+    kinds.add_argument("--ema", action="store_true", help="their moving average (the default)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    add_threads(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_weights(parser)
+    parser.add_argument("--data", metavar="NAME", help="other pictures with the same classes")
+    parser.add_argument("--data-dir", metavar="DIR", help="where CIFAR's folder stands")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many images")
+    parser.add_argument(
+        "--tta", action="store_true", help="also with logits averaged over six views"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and report."""
+    set_threads(args.threads)
+    from minidnn import runs
+    from minidnn.data import Batches
+    from minidnn.errors import CheckpointError, ConfigError
+    from minidnn.evaluation import evaluate
+
+    state, config, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    if args.ema and not runs.has_average(state):
+        raise ConfigError(f"--ema: {args.run} was trained without an average (setting ema)")
+    changes = {"data": args.data, "data_dir": args.data_dir}
+    config = replace(config, **{key: value for key, value in changes.items() if value})
+    dataset = getattr(load_data(config), args.split).first(args.limit)
+    if dataset.classes != runs.classes(state):
+        raise CheckpointError(
+            f"{args.run}: was trained on the classes {_some(runs.classes(state))}, "
+            f"{dataset.name} has {_some(dataset.classes)}"
+        )
+    mean, std = runs.normalisation(state)
+    batches = Batches(dataset, batch_size=128, mean=mean, std=std, shuffle=False)
+    plain = evaluate(model, batches)
+    averaged = evaluate(model, batches, tta=True) if args.tta else None
+    note = f" ({dataset.note})" if dataset.note else ""
+    if args.json:
+        print(json.dumps(_as_json(plain, averaged, dataset, about)))
+        return 0
+    print(about)
+    print(f"{config.data}, {args.split} split: {len(dataset):,} images{note}")
+    _table(plain, dataset.classes)
+    print(_line("accuracy", plain))
+    if averaged is not None:
+        print(_line("averaged over six views", averaged))
+    _picture(plain, dataset.classes, runs.find(Path(args.run)) / f"confusion-{args.split}.png")
+    return 0
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)})"
+
+
+def _line(what: str, result: Evaluation) -> str:
+    return (
+        f"{what}: {percent(result.accuracy)} ({result.correct:,} of {result.images:,}), "
+        f"loss {result.loss:.4f}"
+    )
+
+
+def _as_json(plain: Evaluation, averaged: Evaluation | None, dataset: Any, about: str) -> Any:
+    values: dict[str, Any] = {
+        "weights": about,
+        "data": dataset.name,
+        "note": dataset.note,
+        "images": plain.images,
+        "accuracy": plain.accuracy,
+        "loss": plain.loss,
+        "classes": dataset.classes,
+        "confusion": plain.confusion.tolist(),
+    }
+    if averaged is not None:
+        values["six_views"] = {"accuracy": averaged.accuracy, "loss": averaged.loss}
+    return values
+
+
+def _table(result: Evaluation, classes: list[str]) -> None:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("class")
+    for title in ("images", "found", "right when named"):
+        table.add_column(title, justify="right")
+    table.add_column("most often taken for")
+    off_diagonal = result.confusion * (1 - np.eye(len(classes), dtype=np.int64))
+    for i, name in enumerate(classes):
+        other = int(off_diagonal[i].argmax())
+        count = int(off_diagonal[i, other])
+        table.add_row(
+            name,
+            f"{result.confusion[i].sum():,}",
+            _share(result.recall()[i]),
+            _share(result.precision()[i]),
+            f"{classes[other]} ({count})" if count else "",
+        )
+    Console().print(table)
+
+
+def _share(value: float) -> str:
+    return percent(value) if value == value else "-"  # NaN: no such picture
+
+
+def _picture(result: Evaluation, classes: list[str], path: Path) -> None:
+    from minidnn import plots
+
+    if plots.available():
+        plots.confusion(result.confusion, classes, path)
+        print(f"confusion matrix: {path}")
+    else:
+        print("for a picture of the confusion matrix: python -m pip install 'minidnn[plot]'")
