@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidnn import checkpoint
 from minidnn.checkpoint import Checkpoint
 from minidnn.config import Config
@@ -164,9 +166,11 @@ class Trainer:
         """
         self._open()
         try:
-            while not self.finished:
-                if not self._epoch(should_stop):
-                    return False
+            # An overflow needs no warning of its own: it ends in the error that names its layer.
+            with np.errstate(over="ignore", invalid="ignore"):
+                while not self.finished:
+                    if not self._epoch(should_stop):
+                        return False
             return True
         finally:
             if self._log is not None:

@@ -65,7 +65,7 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     for module in map(_command, COMMANDS):
         sub = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
         module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        sub.set_defaults(run_command=module.run)  # `run` may name an argument
         parsers[module.NAME] = sub
     return parser, parsers
 
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 0
     try:
         with _short_warnings():
-            code: int = args.run(args)
+            code: int = args.run_command(args)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:

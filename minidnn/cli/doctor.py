@@ -81,12 +81,12 @@ def _engine() -> Iterator[tuple[str, str]]:
 def _layer() -> str:
     """Name the threading layer, which Numba picks when the first kernel runs in parallel."""
     import numpy as np
-    from numba.np.ufunc.parallel import threading_layer
 
     from minidnn.kernels import relu
 
     relu.forward(np.ones((1024, 64), np.float32))
-    layer = threading_layer()
+    # Numba calls itself typed, but this function is not.
+    layer = importlib.import_module("numba").threading_layer()
     if layer == "workqueue" and sys.platform.startswith("linux") and not _has_gomp():
         return (
             "workqueue (slow to start regions); omp is faster and needs the system's libgomp: "
