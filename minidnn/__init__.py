@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidnn.arithmetic import concat, pad
+    from minidnn.gradcheck import check_gradients
     from minidnn.graph import trace
     from minidnn.layers.activation import LeakyReLU, PReLU, ReLU
     from minidnn.layers.conv import Conv2d, DepthwiseConv2d, PointwiseConv2d, SeparableConv2d
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from minidnn.module import Buffer, Module, Parameter, Sequential
     from minidnn.optim import EMA, SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.tensor import Tensor, no_grad, op
+    from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
 
 __version__ = "0.1.0"
 
@@ -64,16 +66,19 @@ _HOME = {
     "Sequential": "module",
     "Tensor": "tensor",
     "accuracy": "losses",
+    "check_gradients": "gradcheck",
     "clip_grad_norm": "optim",
     "concat": "arithmetic",
     "cross_entropy": "losses",
     "decay_groups": "optim",
+    "load_torch_state_dict": "torch_state",
     "log_softmax": "losses",
     "mse_loss": "losses",
     "no_grad": "tensor",
     "op": "tensor",
     "pad": "arithmetic",
     "softmax": "losses",
+    "to_torch_state_dict": "torch_state",
     "trace": "graph",
 }
 
@@ -106,16 +111,19 @@ __all__ = [
     "Sequential",
     "Tensor",
     "accuracy",
+    "check_gradients",
     "clip_grad_norm",
     "concat",
     "cross_entropy",
     "decay_groups",
+    "load_torch_state_dict",
     "log_softmax",
     "mse_loss",
     "no_grad",
     "op",
     "pad",
     "softmax",
+    "to_torch_state_dict",
     "trace",
 ]
 
