@@ -41,3 +41,18 @@ def glorot_uniform(
     """Draw from U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16)."""
     limit = math.sqrt(6.0 / (fan_in + fan_out))
     return rng.uniform(-limit, limit, tuple(shape)).astype(np.float32)
+
+
+def kaiming_uniform(
+    shape: Sequence[int], rng: np.random.Generator, *, fan_in: int, slope: float = 0.0
+) -> Array:
+    """Draw from U(-a, a), a = sqrt(6 / ((1 + slope^2) fan_in)): He's variance, other shape."""
+    limit = math.sqrt(6.0 / ((1.0 + slope**2) * fan_in))
+    return rng.uniform(-limit, limit, tuple(shape)).astype(np.float32)
+
+
+def glorot_normal(
+    shape: Sequence[int], rng: np.random.Generator, *, fan_in: int, fan_out: int
+) -> Array:
+    """Draw from N(0, 2 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 12)."""
+    return normal(shape, rng, std=math.sqrt(2.0 / (fan_in + fan_out)))
