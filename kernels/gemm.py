@@ -12,6 +12,7 @@
 | numpy      | `@`: BLAS with whatever threads it takes                              |
 | loop_order | innermost loop over contiguous memory, so it vectorises; all threads  |
 | blas       | BLAS on one thread per part; parts cut by shape alone, side by side   |
+| simd       | a tile of sums stays in registers (`simd.dot_tile`); float64 runs blas |
 
 BLAS gives other bits with another number of threads. The blas rung never lets it choose:
 the parts, and the order in which partial sums are added, follow from the shape alone.
@@ -27,11 +28,18 @@ from .checks import Array, ShapeError, check_array
 from .jit import MAX_CHUNKS, chunks, kernel, parallel, prange, run_blas
 from .ladder import Ladder
 from .memory import empty
+from .simd import TILE_COLUMNS, TILE_ROWS, dot_tile
 
 # About 0.5 ms of work; smaller parts lose to waking threads up.
 PART_MACS = 25_000_000
+# A part of a simd product works on rows that stay in L2: so many elements of `a`.
+ROWS_IN_L2 = 1 << 16
+# Steps of a reduction between two visits of an output tile: so many rows of `b` stay in L1.
+STEPS_IN_L1 = 256
+# Rows a multiple of 4,096 bytes apart fall into the same sets of L1 and push each other out.
+ALIASING = 1024
 # Narrower tiles than this lose BLAS's speed to packing.
-TILE = 192
+BLAS_TILE = 192
 # A shorter reduction than this is not worth an extra output to be added up.
 SHORTEST_REDUCTION = 1024
 # Partial outputs of a split reduction take at most this many elements (16 MB).
@@ -196,8 +204,8 @@ def wanted_parts(macs: int) -> int:
 
 def tiles(m: int, n: int, parts: int) -> list[tuple[slice, slice]]:
     """Cut an (m, n) output into about `parts` tiles: rows first, columns when rows are few."""
-    by_row = max(1, min(parts, m // TILE))
-    by_column = max(1, min(-(-parts // by_row), n // TILE))
+    by_row = max(1, min(parts, m // BLAS_TILE))
+    by_column = max(1, min(-(-parts // by_row), n // BLAS_TILE))
     return [(i, j) for i in cuts(m, by_row) for j in cuts(n, by_column)]
 
 
@@ -226,7 +234,7 @@ def tn_blas(a: Array, b: Array) -> Array:
     """
     (k, m), n = a.shape, b.shape[1]
     wanted = wanted_parts(k * m * n)
-    outputs = tiles(m, n, min(wanted, max(1, m * n // TILE**2)))
+    outputs = tiles(m, n, min(wanted, max(1, m * n // BLAS_TILE**2)))
     n_chunks = reduction_chunks(k, m * n, -(-wanted // len(outputs)))
     reduction = cuts(k, n_chunks) or [slice(0, 0)]
     partial = empty((len(reduction), m, n), a.dtype)
@@ -250,6 +258,122 @@ def add_up(partial: Array) -> Array:
     return partial[0] if len(partial) == 1 else np.asarray(np.add.reduce(partial, axis=0))
 
 
+# --- simd -----------------------------------------------------------------------------
+
+
+def nn_simd(a: Array, b: Array) -> Array:
+    """Keep a tile of sums in registers: each number that is loaded is used many times over."""
+    if a.dtype != np.float32:
+        return nn_blas(a, b)
+    (m, k), n = a.shape, b.shape[1]
+    y = empty((m, n), a.dtype)
+    if k and k % ALIASING == 0:
+        padded = empty((m, k + 16), a.dtype)
+        copy_loop(a, padded, chunks(m))
+        a = padded
+    rows = max(1, ROWS_IN_L2 // max(1, k) // TILE_ROWS) * TILE_ROWS
+    by_row = max(1, m // rows)
+    by_column = max(1, min(MAX_CHUNKS // by_row, -(-n // TILE_COLUMNS)))
+    nn_simd_loop(a, b, y, by_row, by_column)
+    return y
+
+
+@parallel
+def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int) -> None:
+    """A (M, K or wider), b (K, N) -> y (M, N), in by_row * by_column parts."""
+    (m, n), k = y.shape, b.shape[0]
+    row_tiles, column_tiles = -(-m // TILE_ROWS), -(-n // TILE_COLUMNS)
+    for part in prange(by_row * by_column):
+        row, column = part // by_column, part % by_column
+        for jt in range(
+            column * column_tiles // by_column, (column + 1) * column_tiles // by_column
+        ):
+            for it in range(row * row_tiles // by_row, (row + 1) * row_tiles // by_row):
+                i, j = it * TILE_ROWS, jt * TILE_COLUMNS
+                dot_tile(
+                    a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
+                    b.ctypes.data + 4 * j, n,
+                    y.ctypes.data + 4 * (i * n + j), n,
+                    k, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), 0,
+                    i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
+                )  # fmt: skip
+
+
+@parallel
+def copy_loop(a: Array, padded: Array, n_chunks: int) -> None:
+    """A (M, K) -> the first K columns of padded (M, wider)."""
+    rows = a.shape[0]
+    for chunk in prange(n_chunks):
+        for i in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
+            a_row, padded_row = a[i], padded[i]
+            for k in range(a_row.size):
+                padded_row[k] = a_row[k]
+
+
+def nt_simd(a: Array, b: Array) -> Array:
+    """Transpose b, which is small against the product, and multiply as in nn."""
+    if a.dtype != np.float32:
+        return nt_blas(a, b)
+    transposed = empty(b.shape[::-1], b.dtype)
+    transpose_loop(b, transposed, chunks(len(b), 16))
+    return nn_simd(a, transposed)
+
+
+@parallel
+def transpose_loop(b: Array, transposed: Array, n_chunks: int) -> None:
+    """B (N, K) -> transposed (K, N); 16 columns at a time, so that cache lines are used up."""
+    rows, columns = b.shape
+    for chunk in prange(n_chunks):
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        for k in range(0, columns, 16):
+            block, out = b[low:high, k : k + 16], transposed[k : k + 16, low:high]
+            for i in range(block.shape[0]):
+                for j in range(block.shape[1]):
+                    out[j, i] = block[i, j]
+
+
+def tn_simd(a: Array, b: Array) -> Array:
+    """Read a down its columns, as it lies; split a long reduction, or else the columns of y.
+
+    Partial sums of the chunks of the reduction are added in order.
+    """
+    if a.dtype != np.float32:
+        return tn_blas(a, b)
+    (k, m), n = a.shape, b.shape[1]
+    n_chunks = reduction_chunks(k, m * n, wanted_parts(k * m * n))
+    by_column = max(1, min(MAX_CHUNKS // n_chunks, -(-n // TILE_COLUMNS)))
+    partial = empty((n_chunks, m, n), a.dtype)
+    tn_simd_loop(a, b, partial, by_column)
+    return add_up(partial)
+
+
+@parallel
+def tn_simd_loop(a: Array, b: Array, partial: Array, by_column: int) -> None:
+    """A (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_column parts."""
+    n_chunks, m, n = partial.shape
+    column_tiles = -(-n // TILE_COLUMNS)
+    for part in prange(n_chunks * by_column):
+        chunk, column = part // by_column, part % by_column
+        low, high = chunk * a.shape[0] // n_chunks, (chunk + 1) * a.shape[0] // n_chunks
+        for start in range(low, max(high, low + 1), STEPS_IN_L1):
+            steps = min(STEPS_IN_L1, high - start)
+            last = start + steps - 1
+            for jt in range(
+                column * column_tiles // by_column, (column + 1) * column_tiles // by_column
+            ):
+                for i in range(0, m, TILE_ROWS):
+                    j = jt * TILE_COLUMNS
+                    dot_tile(
+                        a.ctypes.data + 4 * (start * m + i), 1, m,
+                        b.ctypes.data + 4 * (start * n + j), n,
+                        partial.ctypes.data + 4 * ((chunk * m + i) * n + j), n,
+                        steps, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), start > low,
+                        # Reading on past the end of a row is harmless while rows follow.
+                        last * m + i + TILE_ROWS <= a.size
+                        and last * n + j + TILE_COLUMNS <= b.size,
+                    )  # fmt: skip
+
+
 nn = Ladder(
     "gemm.nn",
     check=_check_nn,
@@ -257,6 +381,7 @@ nn = Ladder(
     numpy=nn_numpy,
     loop_order=nn_loop_order,
     blas=nn_blas,
+    simd=nn_simd,
 )
 nt = Ladder(
     "gemm.nt",
@@ -265,6 +390,7 @@ nt = Ladder(
     numpy=nt_numpy,
     loop_order=nt_loop_order,
     blas=nt_blas,
+    simd=nt_simd,
 )
 tn = Ladder(
     "gemm.tn",
@@ -273,4 +399,5 @@ tn = Ladder(
     numpy=tn_numpy,
     loop_order=tn_loop_order,
     blas=tn_blas,
+    simd=tn_simd,
 )

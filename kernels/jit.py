@@ -76,7 +76,8 @@ def _cache_key() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    cpu = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
+    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "MINIDNN_SIMD")
+    cpu = [os.environ.get(name) for name in names]
     settings = (_numba.__version__, np.__version__, sorted(FASTMATH), cpu)
     digest.update(repr(settings).encode())
     return digest.hexdigest()[:16]

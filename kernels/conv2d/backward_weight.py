@@ -135,9 +135,9 @@ def blas(
 
     lines, k = len(x) * oh, kh * kw * cin
     wanted = gemm.wanted_parts(dy.size * k)
-    large = k * cout > 4 * gemm.TILE**2
+    large = k * cout > 4 * gemm.BLAS_TILE**2
     by_row = share.spread(kh, wanted if large else 1)
-    by_channel = gemm.cuts(cout, min(wanted, cout // gemm.TILE) if large else 1)
+    by_channel = gemm.cuts(cout, min(wanted, cout // gemm.BLAS_TILE) if large else 1)
     left = -(-wanted // (len(by_row) * len(by_channel)))
     chunks = share.spread(lines, gemm.reduction_chunks(lines * ow, k * dy.shape[3], left))
     partial = empty((len(chunks), kh, kw, cin, dy.shape[3]), x.dtype)

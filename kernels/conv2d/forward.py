@@ -136,6 +136,6 @@ def blas(
     wanted = gemm.wanted_parts(y.size * k)
     by_line = share.spread(lines, wanted)
     # Few lines (small batches, small maps): cut the output channels as well.
-    by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // gemm.TILE)))
+    by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // gemm.BLAS_TILE)))
     run_blas([task(part, channels) for part in by_line for channels in by_channel])
     return y
