@@ -16,7 +16,7 @@ from torch import nn
 from bench.op_cases import OpCase
 from bench.recipe import LR, MOMENTUM, SMOOTHING, WEIGHT_DECAY, decays, pictures
 from bench.side import affinity, seconds, serve
-from bench.torch_quicknet import TorchQuickNet
+from tests.torch_models import quicknet
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -91,7 +91,7 @@ class _Training:
     """A QuickNet, its optimiser, and one batch to step on."""
 
     def __init__(self, weights: str, batch: int) -> None:
-        net = TorchQuickNet()
+        net = quicknet()
         net.load_state_dict(load_file(weights))
         self.net = _weights_channels_last(net)
         images, labels = pictures(batch)
