@@ -16,6 +16,9 @@ output stays in the first-level cache while the rows of the kernel are added to 
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from .checks import Array, ShapeError, check_array
@@ -141,6 +144,44 @@ def backward_numpy(
 
 
 # --- channels_last --------------------------------------------------------------------
+# A row of pixels with their channels is one long vector, and so is what a tap of the kernel
+# sees of it: the row shifted by kx * C. The weights are repeated for a few pixels to match.
+# Rows are first copied, with their border of zeros, to a place that stays in cache. The copy
+# puts every stride-th pixel side by side, so that a tap's pixels are contiguous at any stride.
+
+# Length of the vectors that the innermost loops run over: long against the cost of a loop,
+# and nine of them fit the first-level cache.
+VECTOR = 512
+
+
+def _pixels(width: int, channels: int) -> int:
+    """Return how many pixels of a row the innermost loops take at once: equal parts."""
+    parts = max(1, -(-width * channels // VECTOR))
+    return -(-width // min(parts, width))
+
+
+def _aligned(*shape: int, dtype: Any) -> Array:
+    """Return an empty array that starts at a cache line, as vector loads like it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = empty((size + 64,), np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _pitch(size: int) -> int:
+    """Return the distance of rows: whole cache lines, and one more.
+
+    Rows of 1024 channels would all begin at the same place of a page, where the first-level
+    cache holds 8 of them only.
+    """
+    return (size // 16 + 2) * 16
+
+
+def _repeated(w: Array, pixels: int) -> Array:
+    """Repeat w (KH, KW, C) for that many pixels: (KH, KW, pitch), pixels * C of it used."""
+    result = _aligned(*w.shape[:2], _pitch(pixels * w.shape[2]), dtype=w.dtype)
+    result[..., : pixels * w.shape[2]] = np.tile(w, (1, 1, pixels))
+    return result
 
 
 def _chunks(lines: int, products: int) -> int:
@@ -148,114 +189,216 @@ def _chunks(lines: int, products: int) -> int:
     return chunks(lines, max(1, CHUNK * lines // max(1, products)))
 
 
+def _ring(n_chunks: int, w: Array, width: int, stride: int) -> Array:
+    """Return room for the rows a chunk works on, and a row of zeros after them.
+
+    (chunks, KH + 1, stride, length), where the windows slid over a row are `width` pixels.
+    """
+    length = (width + (w.shape[1] - 1) // stride) * w.shape[2]
+    return _aligned(n_chunks, w.shape[0] + 1, stride, _pitch(length), dtype=w.dtype)
+
+
 def forward_channels_last(
     x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> Array:
-    """Channels innermost, so that loops vectorise; no bounds test inside."""
+    """Pixels and channels of a row are one vector; a copy with zeros around hides the border."""
     y = _output(x, w, stride, pads)
-    lines = y.shape[0] * y.shape[1]
-    forward_loop(x, w, y, stride, pads, _chunks(lines, y.size * w.shape[0] * w.shape[1]))
+    _slide(x, w, y, stride, (1, 1), (pads[0], pads[2]))
     return y
 
 
+def _slide(x: Array, w: Array, y: Array, stride: Pair, step: Pair, pads: Pair) -> None:
+    """Fill y with w slid over x in strides, where pixels of x stand `step` apart."""
+    lines, width, c = y.shape[0] * y.shape[1], y.shape[2], y.shape[3]
+    ring = _ring(_chunks(lines, y.size * w.shape[0] * w.shape[1]), w, width, stride[1])
+    pixels = _pixels(width, c)
+    slide_loop(x, _repeated(w, pixels), y, ring, pixels * c, stride[0], step, pads)
+
+
 @parallel
-def forward_loop(x: Array, w: Array, y: Array, stride: Pair, pads: Pads, n_chunks: int) -> None:
-    """X (N, H, W, C), w (KH, KW, C) -> y (N, OH, OW, C); a chunk of output rows is one task."""
-    lines = y.shape[0] * y.shape[1]
+def slide_loop(
+    x: Array, w: Array, y: Array, ring: Array, size: int, stride: int, step: Pair, pads: Pair
+) -> None:
+    """X (N, H, W, C), w (KH, KW, >= size), ring (chunks, KH + 1, stride, length) -> y.
+
+    `size` numbers, whole pixels, are the vectors that the innermost loops run over.
+    """
+    n_chunks, lines, c = ring.shape[0], y.shape[0] * y.shape[1], y.shape[3]
+    y_rows = y.reshape(lines, y.shape[2] * c)
+    kh = w.shape[0]
     for chunk in prange(n_chunks):
+        rows, newest = ring[chunk], -1  # the last row of x that was copied; they ascend
+        rows[kh] = 0
         for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
-            n, oy = line // y.shape[1], line % y.shape[1]
-            y_row = y[n, oy]
-            y_row[:] = 0
-            for ky in range(w.shape[0]):
-                iy = oy * stride[0] + ky - pads[0]
-                if 0 <= iy < x.shape[1]:
-                    forward_row(x[n, iy], w[ky], y_row, stride[1], pads[2])
+            n, first = line // y.shape[1], line % y.shape[1] * stride - pads[0]
+            for ky in range(kh):
+                iy = (first + ky) // step[0]
+                if (
+                    row_of(first + ky, step[0], x.shape[1], kh) < kh
+                    and n * x.shape[1] + iy > newest
+                ):
+                    newest = n * x.shape[1] + iy
+                    place_row(x[n, iy], rows[iy % kh], pads[1], step[1])
+            if kh == 3 and w.shape[1] == 3 and step[0] == 1:
+                above = rows[row_of(first, 1, x.shape[1], kh)]
+                here = rows[row_of(first + 1, 1, x.shape[1], kh)]
+                below = rows[row_of(first + 2, 1, x.shape[1], kh)]
+                slide_nine(above, here, below, w, y_rows[line], size, c)
+                continue
+            y_rows[line] = 0
+            for ky in range(kh):
+                row = row_of(first + ky, step[0], x.shape[1], kh)
+                if row < kh:
+                    slide_row(rows[row], w[ky], y_rows[line], size, c)
 
 
 @kernel
-def forward_row(x: Array, w: Array, y: Array, stride: int, left: int) -> None:
-    """X (W, C), one kernel row w (KW, C): adds to y (OW, C)."""
-    for ox in range(y.shape[0]):
-        first = ox * stride - left
-        kx, stop = max(0, -first), min(w.shape[0], x.shape[0] - first)
-        pixel = y[ox]
-        while kx + 3 <= stop:
-            i = first + kx
-            add_three(pixel, x[i], x[i + 1], x[i + 2], w[kx], w[kx + 1], w[kx + 2])
-            kx += 3
-        while kx < stop:
-            add_one(pixel, x[first + kx], w[kx])
-            kx += 1
+def row_of(place: int, step: int, height: int, kh: int) -> int:
+    """Return the row of the ring that holds what stands at that height; the last is zeros."""
+    iy = place // step
+    return iy % kh if iy * step == place and 0 <= iy < height else kh
 
 
 @kernel
-def add_three(y: Array, a: Array, b: Array, c: Array, u: Array, v: Array, w: Array) -> None:
-    """Add a * u + b * v + c * w to y; all (C,)."""
+def place_row(x: Array, row: Array, offset: int, step: int) -> None:
+    """X (W, C) -> row (stride, length): pixel i goes to place p = i * step + offset.
+
+    Places that differ by `stride` are neighbours: p is the (p // stride)-th pixel of
+    row[p % stride]. What no pixel goes to is zero.
+    """
+    (width, c), (stride, length) = x.shape, row.shape
+    if step == 1 and stride == 1:
+        low = min(max(0, offset * c), length)
+        high = max(low, min(length, (offset + width) * c))
+        row[0, :low] = 0
+        copy(x.reshape(width * c)[low - offset * c : high - offset * c], row[0, low:high])
+        row[0, high:] = 0
+        return
+    row[:] = 0
+    for i in range(width):
+        p = i * step + offset
+        if 0 <= p < length // c * stride:
+            start = p // stride * c
+            copy(x[i], row[p % stride, start : start + c])
+
+
+@kernel
+def copy(x: Array, y: Array) -> None:
+    """Copy x to y of the same length (a plain loop: slice assignment is slower here)."""
     for i in range(y.size):
-        y[i] += a[i] * u[i] + b[i] * v[i] + c[i] * w[i]
+        y[i] = x[i]
 
 
 @kernel
-def add_one(y: Array, a: Array, u: Array) -> None:
-    """Add a * u to y; all (C,)."""
+def tap(row: Array, kx: int, start: int, c: int) -> Array:
+    """What kernel column kx sees of a row (stride, length), from `start` of the output on."""
+    stride = row.shape[0]
+    return row[kx % stride, kx // stride * c + start :]
+
+
+@kernel
+def slide_nine(
+    above: Array, here: Array, below: Array, w: Array, y: Array, size: int, c: int
+) -> None:
+    """A 3x3 kernel w (3, 3, >= size) slid along three rows -> y (OW * C,) in one pass."""
+    for start in range(0, y.size, size):
+        out = y[start : start + size]
+        x0, x1, x2 = tap(above, 0, start, c), tap(above, 1, start, c), tap(above, 2, start, c)
+        x3, x4, x5 = tap(here, 0, start, c), tap(here, 1, start, c), tap(here, 2, start, c)
+        x6, x7, x8 = tap(below, 0, start, c), tap(below, 1, start, c), tap(below, 2, start, c)
+        w0, w1, w2, w3, w4, w5 = w[0, 0], w[0, 1], w[0, 2], w[1, 0], w[1, 1], w[1, 2]
+        w6, w7, w8 = w[2, 0], w[2, 1], w[2, 2]
+        for i in range(out.size):
+            top = x0[i] * w0[i] + x1[i] * w1[i] + x2[i] * w2[i]
+            middle = x3[i] * w3[i] + x4[i] * w4[i] + x5[i] * w5[i]
+            out[i] = top + middle + (x6[i] * w6[i] + x7[i] * w7[i] + x8[i] * w8[i])
+
+
+@kernel
+def slide_row(row: Array, w: Array, y: Array, size: int, c: int) -> None:
+    """One kernel row w (KW, >= size) slid along row (stride, length): adds to y (OW * C,)."""
+    for start in range(0, y.size, size):
+        out = y[start : start + size]
+        for kx in range(w.shape[0]):
+            add_product(out, tap(row, kx, start, c), w[kx])
+
+
+@kernel
+def add_product(y: Array, a: Array, b: Array) -> None:
+    """Add a * b to y, as long as y is."""
     for i in range(y.size):
-        y[i] += a[i] * u[i]
+        y[i] += a[i] * b[i]
 
 
 def backward_channels_last(
     dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> tuple[Array, Array]:
-    """Gather dx row by row, sum dw per chunk of rows; chunks are added up in order."""
+    """Forward's loop with the turned kernel slid over dy gives dx; dw is summed per chunk."""
     dx = empty_like(x)
-    lines, products = dy.shape[0] * dy.shape[1], dy.size * w.shape[0] * w.shape[1]
+    turned = w[::-1, ::-1]
+    before = (w.shape[0] - 1 - pads[0], w.shape[1] - 1 - pads[2])
+    _slide(dy, turned, dx, (1, 1), stride, before)
+
+    lines, width = dy.shape[0] * dy.shape[1], dy.shape[2]
     # A chunk's own dw is written and read once more: keep them few against the input.
-    n_chunks = min(_chunks(lines, products), max(1, x.size // (4 * w.size)))
-    partial = np.zeros((n_chunks, *w.shape), w.dtype)
-    backward_loop(dy, x, w, dx, partial, stride, pads)
-    return dx, partial.sum(axis=0, dtype=np.float64).astype(w.dtype)
+    n_chunks = _chunks(lines, dy.size * w.shape[0] * w.shape[1])
+    n_chunks = min(n_chunks, max(1, x.size // (4 * w.size)))
+    # dw keeps a sum for each pixel of the vector; they are added up at the end.
+    size = _pixels(width, w.shape[2]) * w.shape[2]
+    sums = _aligned(n_chunks, *w.shape[:2], _pitch(size), dtype=w.dtype)
+    ring = _ring(n_chunks, w, width, stride[1])
+    weight_loop(dy, x, sums, ring, size, stride[0], (pads[0], pads[2]))
+    total = sums[..., :size].sum(axis=0, dtype=np.float64)
+    return dx, total.reshape(*w.shape[:2], -1, w.shape[2]).sum(axis=2).astype(w.dtype)
 
 
 @parallel
-def backward_loop(
-    dy: Array, x: Array, w: Array, dx: Array, partial: Array, stride: Pair, pads: Pads
+def weight_loop(
+    dy: Array, x: Array, sums: Array, ring: Array, size: int, stride: int, pads: Pair
 ) -> None:
-    """Dy (N, OH, OW, C), x, w -> dx (N, H, W, C), partial (chunks, KH, KW, C) that starts at 0."""
-    n_chunks = partial.shape[0]
-    lines_in, lines_out = x.shape[0] * x.shape[1], dy.shape[0] * dy.shape[1]
+    """Dy (N, OH, OW, C), x (N, H, W, C) -> sums (chunks, KH, KW, >= size)."""
+    n_chunks, lines = ring.shape[0], dy.shape[0] * dy.shape[1]
+    dy_rows = dy.reshape(lines, dy.shape[2] * dy.shape[3])
     for chunk in prange(n_chunks):
-        for line in range(chunk * lines_out // n_chunks, (chunk + 1) * lines_out // n_chunks):
+        dw, newest = sums[chunk], -1
+        dw[:] = 0
+        for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
             n, oy = line // dy.shape[1], line % dy.shape[1]
-            for ky in range(w.shape[0]):
-                iy = oy * stride[0] + ky - pads[0]
+            for ky in range(dw.shape[0]):
+                iy = oy * stride + ky - pads[0]
                 if 0 <= iy < x.shape[1]:
-                    weight_row(dy[n, oy], x[n, iy], partial[chunk, ky], stride[1], pads[2])
-        for line in range(chunk * lines_in // n_chunks, (chunk + 1) * lines_in // n_chunks):
-            n, iy = line // x.shape[1], line % x.shape[1]
-            dx_row = dx[n, iy]
-            dx_row[:] = 0
-            for ky in range(w.shape[0]):
-                oy = (iy + pads[0] - ky) // stride[0]
-                if 0 <= oy < dy.shape[1] and oy * stride[0] + ky - pads[0] == iy:
-                    input_row(dy[n, oy], w[ky], dx_row, stride[1], pads[2])
+                    row = ring[chunk, iy % dw.shape[0]]
+                    if n * x.shape[1] + iy > newest:
+                        newest = n * x.shape[1] + iy
+                        place_row(x[n, iy], row, pads[1], 1)
+                    weight_row(row, dy_rows[line], dw[ky], size, x.shape[3])
 
 
 @kernel
-def weight_row(dy: Array, x: Array, dw: Array, stride: int, left: int) -> None:
-    """Dy (OW, C), x (W, C): adds to one kernel row dw (KW, C)."""
-    for ox in range(dy.shape[0]):
-        first = ox * stride - left
-        for kx in range(max(0, -first), min(dw.shape[0], x.shape[0] - first)):
-            add_one(dw[kx], x[first + kx], dy[ox])
+def weight_row(row: Array, dy: Array, dw: Array, size: int, c: int) -> None:
+    """Row (stride, length) against dy (OW * C,): adds to one kernel row dw (KW, >= size)."""
+    start = 0
+    while start + 2 * size <= dy.size and dw.shape[0] == 3:
+        add_six(row, dy[start : start + size], dy[start + size : start + 2 * size], dw, start, c)
+        start += 2 * size
+    while start < dy.size:
+        part = dy[start : start + size]
+        for kx in range(dw.shape[0]):
+            add_product(dw[kx, : part.size], tap(row, kx, start, c), part)
+        start += size
 
 
 @kernel
-def input_row(dy: Array, w: Array, dx: Array, stride: int, left: int) -> None:
-    """Dy (OW, C), one kernel row w (KW, C): adds to dx (W, C)."""
-    for ox in range(dy.shape[0]):
-        first = ox * stride - left
-        for kx in range(max(0, -first), min(w.shape[0], dx.shape[0] - first)):
-            add_one(dx[first + kx], w[kx], dy[ox])
+def add_six(row: Array, g: Array, h: Array, dw: Array, start: int, c: int) -> None:
+    """Two neighbouring vectors of dy, g and h, for three taps: half the traffic on dw."""
+    x0, x1, x2 = tap(row, 0, start, c), tap(row, 1, start, c), tap(row, 2, start, c)
+    start += g.size
+    z0, z1, z2 = tap(row, 0, start, c), tap(row, 1, start, c), tap(row, 2, start, c)
+    dw0, dw1, dw2 = dw[0], dw[1], dw[2]
+    for i in range(g.size):
+        dw0[i] += x0[i] * g[i] + z0[i] * h[i]
+        dw1[i] += x1[i] * g[i] + z1[i] * h[i]
+        dw2[i] += x2[i] * g[i] + z2[i] * h[i]
 
 
 forward = Ladder(
