@@ -162,10 +162,9 @@ def _pixels(width: int, channels: int) -> int:
 
 def _aligned(*shape: int, dtype: Any) -> Array:
     """Return an empty array that starts at a cache line, as vector loads like it."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = empty((size + 64,), np.uint8)
+    raw = empty((math.prod(shape) * np.dtype(dtype).itemsize + 64,), np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, raw, offset=start)
 
 
 def _pitch(size: int) -> int:

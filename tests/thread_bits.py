@@ -44,7 +44,8 @@ def _largest(cases: list[Case]) -> tuple[Case, tuple[Any, ...]]:
     return max(drawn, key=lambda pair: sum(np.size(a) for a in pair[1]))
 
 
-def _hash(outputs: Any) -> str:
+def hash_of(outputs: Any) -> str:
+    """Return a hash of the bits of an array, or of several."""
     digest = hashlib.sha256()
     for a in outputs if isinstance(outputs, tuple) else (outputs,):
         digest.update(np.ascontiguousarray(a).tobytes())
@@ -75,7 +76,7 @@ def main() -> None:
     for threads in (*THREADS, THREADS[-1]):
         jit.set_num_threads(threads)
         for name, call in calls.items():
-            hashes.setdefault(name, []).append(_hash(call()))
+            hashes.setdefault(name, []).append(hash_of(call()))
     print(json.dumps(hashes))
 
 
