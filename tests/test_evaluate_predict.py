@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from minidnn import Module, Tensor, cli, plots
 from minidnn.data import Batches, Dataset
 from minidnn.errors import MissingExtraError
 from minidnn.evaluation import evaluate, predict, softmax, views
+from minidnn.threads import num_threads, set_num_threads
 from tests.tiny_runs import CLASSES, write_config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Keep tiny runs quick on a busy machine; one test of its own varies the threads."""
+    before = num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
 
 
 class _Fixed(Module):

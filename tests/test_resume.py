@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,18 @@ import pytest
 
 from minidnn import checkpoint, cli
 from minidnn.runlog import read_log
+from minidnn.threads import num_threads, set_num_threads
 from tests.processes import python
 from tests.tiny_runs import assert_same_run, timeless_log, write_config, write_pictures
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Keep tiny runs quick on a busy machine; one test of its own varies the threads."""
+    before = num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(*argv: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "minidnn", "train", *map(str, argv)]
+    command = [sys.executable, "-m", "minidnn", "train", "--threads", "1", *map(str, argv)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -25,6 +25,18 @@ from minidnn.train import Observer, Trainer
 from tests.tiny_runs import CLASSES, write_config, write_pictures
 
 SMALL = {"model.stem": 4, "model.stages": [4], "model.blocks": 1, "model.dropout": 0.0}
+from collections.abc import Iterator
+
+from minidnn.threads import num_threads, set_num_threads
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Keep tiny runs quick on a busy machine; one test of its own varies the threads."""
+    before = num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
 
 
 def _pictures(n: int, seed: int = 0) -> Dataset:
