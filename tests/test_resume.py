@@ -113,7 +113,8 @@ def test_a_second_signal_stops_at_once_and_nothing_is_lost(home: Path) -> None:
     run = home / "signal_twice"
     process = _start("--config", home / "config.toml", "--out", run, "--set", "epochs=100000")
     out = _signal_at(process, run, 5, signal.SIGINT, signal.SIGINT)
-    assert process.returncode == 130
+    # A shell calls both 130: the second signal may come when Python is already on its way out.
+    assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in out
     assert checkpoint.exists(run / "last.safetensors")
 

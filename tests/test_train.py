@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,11 @@ from minidnn.optim import SGD, AdamW
 from minidnn.rules import make_optimizer, make_schedule
 from minidnn.runlog import read_log
 from minidnn.runs import take_weights
+from minidnn.threads import num_threads, set_num_threads
 from minidnn.train import Observer, Trainer
 from tests.tiny_runs import CLASSES, write_config, write_pictures
 
 SMALL = {"model.stem": 4, "model.stages": [4], "model.blocks": 1, "model.dropout": 0.0}
-from collections.abc import Iterator
-
-from minidnn.threads import num_threads, set_num_threads
 
 
 @pytest.fixture(autouse=True, scope="module")
