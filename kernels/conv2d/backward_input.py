@@ -140,5 +140,7 @@ def blas(
 
         return run
 
-    run_blas([task(images) for images in share.spread(len(dy), gemm.wanted_parts(dy.size * k))])
+    # Each part packs the weights anew, so it takes some rows.
+    wanted = min(gemm.wanted_parts(dy.size * k), dy_rows.shape[0] // gemm.BLAS_TILE)
+    run_blas([task(images) for images in share.spread(len(dy), wanted)])
     return dx

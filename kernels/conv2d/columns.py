@@ -101,9 +101,11 @@ def copy_windows(
                     low = min(max(0, -start), run)
                     high = max(low, min(run, end - start))
                     part = target[i * run : (i + 1) * run]
-                    part[:low] = 0
-                    part[low:high] = source[start + low : start + high]
-                    part[high:] = 0
+                    if low > 0 or high < run:
+                        part[:] = 0
+                    to, of = part[low:high], source[start + low : start + high]
+                    for j in range(to.size):  # slice assignment is several times slower
+                        to[j] = of[j]
 
 
 @kernel

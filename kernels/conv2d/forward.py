@@ -13,6 +13,9 @@ from ..memory import empty
 from ..windows import Pads, Pair, output_size
 from . import columns as share
 
+# Output channels that are worth a copy of the windows of their own.
+WIDE = 512
+
 
 def check(
     x: Array,
@@ -132,10 +135,10 @@ def blas(
 
         return run
 
-    lines = len(x) * size[0]
-    wanted = gemm.wanted_parts(y.size * k)
-    by_line = share.spread(lines, wanted)
-    # Few lines (small batches, small maps): cut the output channels as well.
-    by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // gemm.BLAS_TILE)))
+    lines, wanted = len(x) * size[0], gemm.wanted_parts(y.size * k)
+    # Each part packs the weights anew, so it takes some rows; where rows are few, it is the
+    # output channels that are cut, and few times: each cut copies the windows once more.
+    by_line = share.spread(lines, min(wanted, lines * size[1] // gemm.BLAS_TILE))
+    by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // WIDE)))
     run_blas([task(part, channels) for part in by_line for channels in by_channel])
     return y
