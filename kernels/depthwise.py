@@ -8,10 +8,10 @@ x (N, H, W, C), w (KH, KW, C), y (N, OH, OW, C); pads = (top, bottom, left, righ
 |---------------|----------------------------------------------------------------------------|
 | naive         | the sum as it stands, six loops, one bounds test per product               |
 | numpy         | one shifted slice of the padded input per tap                              |
-| channels_last | channels innermost, three taps of a kernel row at once, borders cut off    |
+| channels_last | a row of pixels is one vector, its border copied along; nine taps a pass    |
 
-There are few products per byte here (9 per number read), so memory decides: a row of the
-output stays in the first-level cache while the rows of the kernel are added to it.
+There are few products per byte here (9 per number read), so memory decides: every number is
+read once from far away, then nine times from the first-level cache.
 """
 
 from __future__ import annotations
