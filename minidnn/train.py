@@ -125,7 +125,8 @@ class Trainer:
         self.total_steps = config.epochs * len(self.train_batches)
         self.optimizer = make_optimizer(config, model)
         self.schedule = make_schedule(config, self.total_steps, len(self.train_batches))
-        self.ema = EMA(model, config.ema) if config.ema else None
+        # Warmed up: the average soon forgets the initial weights, so early epochs mean something.
+        self.ema = EMA(model, config.ema, warmup=True) if config.ema else None
         self.position = Position()
         self.images_per_second = 0.0
         self._log: RunLog | None = None
