@@ -55,7 +55,9 @@ class PReLU(Module):
 @op
 def relu(x: Array) -> tuple[Array, Backward]:
     """X where x > 0, else 0; the loops are in `minidnn.kernels.relu`."""
-    return relu_kernel.forward(x), lambda dy: relu_kernel.backward(dy, x)
+    y = relu_kernel.forward(x)
+    # y is positive where x is, and the next layer keeps it anyway: x may go.
+    return y, lambda dy: relu_kernel.backward(dy, y)
 
 
 class ReLU(Module):
@@ -75,7 +77,8 @@ class ReLU(Module):
 def leaky_relu(x: Array, *, slope: float) -> tuple[Array, Backward]:
     """X where x > 0, else slope * x; the loops are in `minidnn.kernels.leaky_relu`."""
     y = leaky_relu_kernel.forward(x, slope=slope)
-    return y, lambda dy: leaky_relu_kernel.backward(dy, x, slope=slope)
+    sign = y if slope >= 0 else x  # y has the sign of x then, and the next layer keeps it anyway
+    return y, lambda dy: leaky_relu_kernel.backward(dy, sign, slope=slope)
 
 
 class LeakyReLU(Module):
