@@ -259,7 +259,7 @@ def forward_fused(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[A
 
 @parallel
 def statistics_loop(x: Array, sums: Array, stats: Array) -> None:
-    """X (rows, C) -> stats (chunks, 2, C): mean and sum of squared deviations of each chunk.
+    """x (rows, C) -> stats (chunks, 2, C): mean and sum of squared deviations of each chunk.
 
     `stats` is float64 and starts at zero; `sums` (chunks, 2, C) of x's dtype is scratch.
     """
@@ -307,7 +307,7 @@ def _row_chunks(rows: Array) -> int:
 
 @parallel
 def affine_loop(x: Array, mean: Array, scale: Array, shift: Array, y: Array, n_chunks: int) -> None:
-    """X (rows, C) -> y (rows, C) = (x - mean) * scale + shift; the subtraction loses no bits."""
+    """x (rows, C) -> y (rows, C) = (x - mean) * scale + shift; the subtraction loses no bits."""
     rows = x.shape[0]
     for chunk in prange(n_chunks):
         for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):

@@ -44,7 +44,7 @@ def forward_naive(x: Array, bias: Array, *, out: Array | None = None) -> Array:
 
 @kernel
 def naive_forward_loop(x: Array, bias: Array, y: Array) -> None:
-    """X (rows, C), bias (C,) -> y (rows, C), which may be x."""
+    """x (rows, C), bias (C,) -> y (rows, C), which may be x."""
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             y[row, c] = x[row, c] + bias[c]
@@ -59,7 +59,7 @@ def backward_naive(dy: Array) -> Array:
 
 @kernel
 def naive_backward_loop(dy: Array, db: Array) -> None:
-    """Dy (rows, C) -> db (C,) float64 that starts at zero."""
+    """dy (rows, C) -> db (C,) float64 that starts at zero."""
     for row in range(dy.shape[0]):
         for c in range(dy.shape[1]):
             db[c] += dy[row, c]
@@ -85,7 +85,7 @@ def forward_fused(x: Array, bias: Array, *, out: Array | None = None) -> Array:
 
 @parallel
 def fused_forward_loop(x: Array, bias: Array, y: Array, n_chunks: int) -> None:
-    """X (rows, C), bias (C,) -> y (rows, C), which may be x."""
+    """x (rows, C), bias (C,) -> y (rows, C), which may be x."""
     rows = x.shape[0]
     for chunk in prange(n_chunks):
         for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
@@ -104,7 +104,7 @@ def backward_fused(dy: Array) -> Array:
 
 @parallel
 def fused_backward_loop(dy: Array, partial: Array) -> None:
-    """Dy (rows, C) -> partial (chunks, C) that starts at zero."""
+    """dy (rows, C) -> partial (chunks, C) that starts at zero."""
     rows, n_chunks = dy.shape[0], partial.shape[0]
     for chunk in prange(n_chunks):
         sums = partial[chunk]

@@ -65,7 +65,7 @@ def forward_naive(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0,
 
 @kernel
 def naive_forward_loop(x: Array, w: Array, y: Array, stride: Pair, pads: Pads) -> None:
-    """X (N, H, W, C), w (KH, KW, C) -> y (N, OH, OW, C)."""
+    """x (N, H, W, C), w (KH, KW, C) -> y (N, OH, OW, C)."""
     for n in range(y.shape[0]):
         for oy in range(y.shape[1]):
             for ox in range(y.shape[2]):
@@ -92,7 +92,7 @@ def backward_naive(
 def naive_backward_loop(
     dy: Array, x: Array, w: Array, dx: Array, dw: Array, stride: Pair, pads: Pads
 ) -> None:
-    """Dy (N, OH, OW, C), x, w -> dx (N, H, W, C), dw (KH, KW, C) float64; both start at zero."""
+    """dy (N, OH, OW, C), x, w -> dx (N, H, W, C), dw (KH, KW, C) float64; both start at zero."""
     for n in range(dy.shape[0]):
         for oy in range(dy.shape[1]):
             for ox in range(dy.shape[2]):
@@ -218,7 +218,7 @@ def _slide(x: Array, w: Array, y: Array, stride: Pair, step: Pair, pads: Pair) -
 def slide_loop(
     x: Array, w: Array, y: Array, ring: Array, size: int, stride: int, step: Pair, pads: Pair
 ) -> None:
-    """X (N, H, W, C), w (KH, KW, >= size), ring (chunks, KH + 1, stride, length) -> y.
+    """x (N, H, W, C), w (KH, KW, >= size), ring (chunks, KH + 1, stride, length) -> y.
 
     `size` numbers, whole pixels, are the vectors that the innermost loops run over.
     """
@@ -260,7 +260,7 @@ def row_of(place: int, step: int, height: int, kh: int) -> int:
 
 @kernel
 def place_row(x: Array, row: Array, offset: int, step: int) -> None:
-    """X (W, C) -> row (stride, length): pixel i goes to place p = i * step + offset.
+    """x (W, C) -> row (stride, length): pixel i goes to place p = i * step + offset.
 
     Places that differ by `stride` are neighbours: p is the (p // stride)-th pixel of
     row[p % stride]. What no pixel goes to is zero.
@@ -355,7 +355,7 @@ def backward_channels_last(
 def weight_loop(
     dy: Array, x: Array, sums: Array, ring: Array, size: int, stride: int, pads: Pair
 ) -> None:
-    """Dy (N, OH, OW, C), x (N, H, W, C) -> sums (chunks, KH, KW, >= size)."""
+    """dy (N, OH, OW, C), x (N, H, W, C) -> sums (chunks, KH, KW, >= size)."""
     n_chunks, lines = ring.shape[0], dy.shape[0] * dy.shape[1]
     dy_rows = dy.reshape(lines, dy.shape[2] * dy.shape[3])
     for chunk in prange(n_chunks):

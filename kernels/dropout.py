@@ -72,7 +72,7 @@ def forward_naive(x: Array, *, p: float, seed: int, offset: int) -> tuple[Array,
 def naive_forward_loop(
     x: Array, p: float, scale: np.floating, seed: np.uint64, offset: int, y: Array, keep: Array
 ) -> None:
-    """X (size,) -> y, keep (size,)."""
+    """x (size,) -> y, keep (size,)."""
     for i in range(x.size):
         if rng.uniform(seed, offset + i) >= p:
             keep[i] = 1
@@ -139,7 +139,7 @@ def fused_forward_loop(
     keep: Array,
     n_chunks: int,
 ) -> None:
-    """X (size,) -> y, keep (size,)."""
+    """x (size,) -> y, keep (size,)."""
     for chunk in prange(n_chunks):
         low, high = chunk * x.size // n_chunks, (chunk + 1) * x.size // n_chunks
         x_part, y_part, keep_part = x[low:high], y[low:high], keep[low:high]

@@ -93,7 +93,7 @@ def tn_naive(a: Array, b: Array) -> Array:
 
 @kernel
 def naive_loop(a: Array, b: Array, y: Array) -> None:
-    """A (M, K), b (K, N), any strides -> y (M, N)."""
+    """a (M, K), b (K, N), any strides -> y (M, N)."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             total = y.dtype.type(0)
@@ -132,7 +132,7 @@ def nn_loop_order(a: Array, b: Array) -> Array:
 
 @parallel
 def nn_loop(a: Array, b: Array, y: Array, n_chunks: int) -> None:
-    """A (M, K), b (K, N) -> y (M, N) that starts at zero."""
+    """a (M, K), b (K, N) -> y (M, N) that starts at zero."""
     rows = a.shape[0]
     for chunk in prange(n_chunks):
         for i in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
@@ -152,7 +152,7 @@ def nt_loop_order(a: Array, b: Array) -> Array:
 
 @parallel
 def nt_loop(a: Array, b: Array, y: Array, n_chunks: int) -> None:
-    """A (M, K), b (N, K) -> y (M, N)."""
+    """a (M, K), b (N, K) -> y (M, N)."""
     rows = a.shape[0]
     for chunk in prange(n_chunks):
         for i in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
@@ -174,7 +174,7 @@ def tn_loop_order(a: Array, b: Array) -> Array:
 
 @parallel
 def tn_loop(a: Array, b: Array, y: Array, n_chunks: int) -> None:
-    """A (K, M), b (K, N) -> y (M, N) that starts at zero."""
+    """a (K, M), b (K, N) -> y (M, N) that starts at zero."""
     rows = y.shape[0]
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
@@ -280,7 +280,7 @@ def nn_simd(a: Array, b: Array) -> Array:
 
 @parallel
 def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int) -> None:
-    """A (M, K or wider), b (K, N) -> y (M, N), in by_row * by_column parts."""
+    """a (M, K or wider), b (K, N) -> y (M, N), in by_row * by_column parts."""
     (m, n), k = y.shape, b.shape[0]
     row_tiles, column_tiles = -(-m // TILE_ROWS), -(-n // TILE_COLUMNS)
     for part in prange(by_row * by_column):
@@ -301,7 +301,7 @@ def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int) -> N
 
 @parallel
 def copy_loop(a: Array, padded: Array, n_chunks: int) -> None:
-    """A (M, K) -> the first K columns of padded (M, wider)."""
+    """a (M, K) -> the first K columns of padded (M, wider)."""
     rows = a.shape[0]
     for chunk in prange(n_chunks):
         for i in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
@@ -321,7 +321,7 @@ def nt_simd(a: Array, b: Array) -> Array:
 
 @parallel
 def transpose_loop(b: Array, transposed: Array, n_chunks: int) -> None:
-    """B (N, K) -> transposed (K, N); 16 columns at a time, so that cache lines are used up."""
+    """b (N, K) -> transposed (K, N); 16 columns at a time, so that cache lines are used up."""
     rows, columns = b.shape
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
@@ -349,7 +349,7 @@ def tn_simd(a: Array, b: Array) -> Array:
 
 @parallel
 def tn_simd_loop(a: Array, b: Array, partial: Array, by_column: int) -> None:
-    """A (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_column parts."""
+    """a (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_column parts."""
     n_chunks, m, n = partial.shape
     column_tiles = -(-n // TILE_COLUMNS)
     for part in prange(n_chunks * by_column):

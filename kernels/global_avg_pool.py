@@ -44,7 +44,7 @@ def forward_naive(x: Array) -> Array:
 
 @kernel
 def naive_forward_loop(x: Array, y: Array) -> None:
-    """X (N, P, C) -> y (N, C)."""
+    """x (N, P, C) -> y (N, C)."""
     n, pixels, channels = x.shape
     for i in range(n):
         for c in range(channels):
@@ -92,7 +92,7 @@ def forward_fused(x: Array) -> Array:
 
 @parallel
 def fused_forward_loop(x: Array, y: Array, n_chunks: int) -> None:
-    """X (N, P, C) -> y (N, C), which starts at zero."""
+    """x (N, P, C) -> y (N, C), which starts at zero."""
     n, pixels, _ = x.shape
     for chunk in prange(n_chunks):
         for i in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):

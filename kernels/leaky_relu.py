@@ -39,7 +39,7 @@ def forward_naive(x: Array, *, slope: float) -> Array:
 
 @kernel
 def naive_forward_loop(x: Array, slope: np.floating, y: Array) -> None:
-    """X (size,) -> y (size,)."""
+    """x (size,) -> y (size,)."""
     for i in range(x.size):
         if x[i] > 0:
             y[i] = x[i]
@@ -84,7 +84,7 @@ def forward_fused(x: Array, *, slope: float) -> Array:
 
 @parallel
 def fused_forward_loop(x: Array, slope: np.floating, y: Array, n_chunks: int) -> None:
-    """X (size,) -> y (size,)."""
+    """x (size,) -> y (size,)."""
     for chunk in prange(n_chunks):
         part = slice(chunk * x.size // n_chunks, (chunk + 1) * x.size // n_chunks)
         x_part, y_part = x[part], y[part]

@@ -62,7 +62,7 @@ def forward_naive(
 def naive_forward_loop(
     x: Array, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array
 ) -> None:
-    """X (N, H, W, C) -> y, argmax (N, OH, OW, C); corner = (top, left) padding."""
+    """x (N, H, W, C) -> y, argmax (N, OH, OW, C); corner = (top, left) padding."""
     _, h, w, _ = x.shape
     n, oh, ow, channels = y.shape
     for i in range(n):
@@ -172,7 +172,7 @@ def forward_fused(
 def fused_forward_loop(
     x: Array, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array, n_chunks: int
 ) -> None:
-    """X (N, H, W, C) -> y, argmax (N, OH, OW, C); corner = (top, left) padding."""
+    """x (N, H, W, C) -> y, argmax (N, OH, OW, C); corner = (top, left) padding."""
     _, h, w, _ = x.shape
     n, oh, ow, _ = y.shape
     for chunk in prange(n_chunks):

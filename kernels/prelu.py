@@ -59,7 +59,7 @@ def forward_naive(x: Array, slope: Array) -> Array:
 
 @kernel
 def naive_forward_loop(x: Array, slope: Array, y: Array) -> None:
-    """X (rows, C), slope (C,) -> y (rows, C)."""
+    """x (rows, C), slope (C,) -> y (rows, C)."""
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             if x[row, c] > 0:
@@ -121,7 +121,7 @@ def forward_fused(x: Array, slope: Array) -> Array:
 
 @parallel
 def fused_forward_loop(x: Array, slope: Array, y: Array, n_rows: int, n_columns: int) -> None:
-    """X (rows, C), slope (C,) -> y (rows, C), cut into n_rows x n_columns pieces of work."""
+    """x (rows, C), slope (C,) -> y (rows, C), cut into n_rows x n_columns pieces of work."""
     rows, columns = x.shape
     for chunk in prange(n_rows * n_columns):
         part, side = chunk // n_columns, chunk % n_columns

@@ -40,7 +40,7 @@ def forward_naive(x: Array) -> Array:
 
 @kernel
 def naive_forward_loop(x: Array, y: Array) -> None:
-    """X (size,) -> y (size,)."""
+    """x (size,) -> y (size,)."""
     for i in range(x.size):
         if x[i] <= 0:
             y[i] = 0
@@ -85,7 +85,7 @@ def forward_fused(x: Array) -> Array:
 
 @parallel
 def fused_forward_loop(x: Array, y: Array, zero: np.floating, n_chunks: int) -> None:
-    """X (size,) -> y (size,); `zero` comes typed, so that nothing is widened to float64."""
+    """x (size,) -> y (size,); `zero` comes typed, so that nothing is widened to float64."""
     for chunk in prange(n_chunks):
         part = slice(chunk * x.size // n_chunks, (chunk + 1) * x.size // n_chunks)
         x_part, y_part = x[part], y[part]

@@ -32,7 +32,7 @@ def forward_naive(x: Array) -> Array:
 
 @kernel
 def naive_loop(x: Array) -> float:
-    """X (n,) -> sum of squares."""
+    """x (n,) -> sum of squares."""
     total = 0.0
     for i in range(x.size):
         total += np.float64(x[i]) * np.float64(x[i])
@@ -53,7 +53,7 @@ def forward_fused(x: Array) -> Array:
 
 @parallel
 def fused_loop(x: Array, partial: Array) -> None:
-    """X (n,) -> partial (chunks,) float64."""
+    """x (n,) -> partial (chunks,) float64."""
     n_chunks = partial.size
     for chunk in prange(n_chunks):
         part = x[chunk * x.size // n_chunks : (chunk + 1) * x.size // n_chunks]

@@ -78,7 +78,7 @@ def neg(x: Array) -> tuple[Array, Backward]:
 
 @op
 def power(x: Array, *, exponent: float) -> tuple[Array, Backward]:
-    """X to a fixed power."""
+    """x to a fixed power."""
     p = x.dtype.type(exponent)
     return x**p, lambda dy: dy * p * x ** (p - x.dtype.type(1))
 

@@ -51,7 +51,7 @@ def naive(
 def naive_loop(
     dy: Array, w: Array, dx: Array, stride: Pair, pads: Pads, dilation: Pair, groups: int
 ) -> None:
-    """Dy (N, OH, OW, Cout), w (KH, KW, Cin/g, Cout) -> dx (N, H, W, Cin) that starts at zero."""
+    """dy (N, OH, OW, Cout), w (KH, KW, Cin/g, Cout) -> dx (N, H, W, Cin) that starts at zero."""
     for n in range(dy.shape[0]):
         for oy in range(dy.shape[1]):
             for ox in range(dy.shape[2]):

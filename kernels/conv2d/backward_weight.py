@@ -55,7 +55,7 @@ def naive(
 def naive_loop(
     dy: Array, x: Array, dw: Array, stride: Pair, pads: Pads, dilation: Pair, groups: int
 ) -> None:
-    """Dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dw (KH, KW, Cin/g, Cout) that starts at zero."""
+    """dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dw (KH, KW, Cin/g, Cout) that starts at zero."""
     for n in range(dy.shape[0]):
         for oy in range(dy.shape[1]):
             for ox in range(dy.shape[2]):

@@ -73,7 +73,7 @@ def copy_windows(
     pads: Pads,
     dilation: Pair,
 ) -> None:
-    """X (N, H, W, C) -> columns (lines, OW, KH, KW, channels): im2col of a few lines.
+    """x (N, H, W, C) -> columns (lines, OW, KH, KW, channels): im2col of a few lines.
 
     Lines, kernel rows and channels start where told; `columns` says how many there are.
     With all channels and no dilation a kernel row is one run of contiguous numbers.

@@ -59,7 +59,7 @@ def naive(
 def naive_loop(
     x: Array, w: Array, y: Array, stride: Pair, pads: Pads, dilation: Pair, groups: int
 ) -> None:
-    """X (N, H, W, Cin), w (KH, KW, Cin/g, Cout) -> y (N, OH, OW, Cout) that starts at zero."""
+    """x (N, H, W, Cin), w (KH, KW, Cin/g, Cout) -> y (N, OH, OW, Cout) that starts at zero."""
     for n in range(y.shape[0]):
         for oy in range(y.shape[1]):
             for ox in range(y.shape[2]):

@@ -13,7 +13,7 @@ from minidnn.tensor import Array, Backward, Tensor, op
 
 @op
 def prelu(x: Array, slope: Array) -> tuple[Array, Backward]:
-    """X where x > 0, else slope * x; the loops are in `minidnn.kernels.prelu`."""
+    """x where x > 0, else slope * x; the loops are in `minidnn.kernels.prelu`."""
     y = prelu_kernel.forward(x, slope)
 
     def backward(dy: Array) -> tuple[Array, Array]:
@@ -54,7 +54,7 @@ class PReLU(Module):
 
 @op
 def relu(x: Array) -> tuple[Array, Backward]:
-    """X where x > 0, else 0; the loops are in `minidnn.kernels.relu`."""
+    """x where x > 0, else 0; the loops are in `minidnn.kernels.relu`."""
     y = relu_kernel.forward(x)
     # y is positive where x is, and the next layer keeps it anyway: x may go.
     return y, lambda dy: relu_kernel.backward(dy, y)
@@ -75,7 +75,7 @@ class ReLU(Module):
 
 @op
 def leaky_relu(x: Array, *, slope: float) -> tuple[Array, Backward]:
-    """X where x > 0, else slope * x; the loops are in `minidnn.kernels.leaky_relu`."""
+    """x where x > 0, else slope * x; the loops are in `minidnn.kernels.leaky_relu`."""
     y = leaky_relu_kernel.forward(x, slope=slope)
     sign = y if slope >= 0 else x  # y has the sign of x then, and the next layer keeps it anyway
     return y, lambda dy: leaky_relu_kernel.backward(dy, sign, slope=slope)

@@ -16,7 +16,7 @@ from minidnn.tensor import Array, Backward, Tensor, op
 
 @op(macs=lambda y, x, w, bias=None: y.size * w.shape[0])
 def linear(x: Array, w: Array, bias: Array | None) -> tuple[Array, Backward]:
-    """X @ w + bias; the loops are in `minidnn.kernels.linear` and `gemm`."""
+    """x @ w + bias; the loops are in `minidnn.kernels.linear` and `gemm`."""
     y = linear_kernel.forward(x, w)
     if bias is not None:
         bias_kernel.forward(y, bias, out=y)
