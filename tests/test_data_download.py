@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -174,7 +175,7 @@ def test_a_dead_server_is_given_up_and_the_part_kept(
 
 
 def test_nobody_listening_is_named(tmp_path: Path, pauses: list[float]) -> None:
-    with pytest.raises(DataError, match="gave up"):
+    with pytest.raises(DataError, match=r"gave up after 5 attempts [^;]*; another copy"):
         download.fetch("http://127.0.0.1:9/x", tmp_path / "x", md5="0", pause=pauses.append)
 
 
@@ -229,6 +230,71 @@ def test_get_goes_to_the_user_cache_by_default(
     assert folder == tmp_path / "cache" / "cifar-10-batches-bin"
     assert server.requests[0][0] == "/copy.tar.gz"
     assert len(cifar.read("cifar10", "train")) == 30
+
+
+TRAIN = ["train", "mlp", "--data", "cifar10", "--epochs", "1", "--batch-size", "4", "--val", "6",
+         "--set", "model.hidden=[4]"]  # fmt: skip
+
+
+def test_train_downloads_what_the_cache_lacks_and_only_then(
+    archive: bytes,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
+    run = str(tmp_path / "run")
+    assert main([*TRAIN, "--mirror", server.url, "--out", run]) == 0
+    assert f"not in {tmp_path / 'cache'}; downloading" in capsys.readouterr().out
+    assert len(server.requests) == 1
+    assert main([*TRAIN, "--out", str(tmp_path / "again")]) == 0
+    shutil.rmtree(tmp_path / "cache")
+    assert main(["train", "--resume", run, "--mirror", server.url]) == 0
+    assert len(server.requests) == 2
+
+
+def test_train_without_a_network_names_the_ways_out(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
+    server.faults = [404]
+    run = tmp_path / "run"
+    assert main([*TRAIN, "--mirror", server.url, "--out", str(run)]) == 2
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the server answers 404" in err
+    assert "--data-dir" in err
+    assert "minidnn data get cifar10" in err
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--set", "model.depth=3"], "unknown argument of mlp: 'depth'"),
+        (["--data", "shapes", "--mirror", "http://x"], "--mirror: is for cifar10 and cifar100"),
+        (["--data-dir", "here", "--mirror", "http://x"], "--data cifar10 --data-dir here"),
+        (["--data-dir", "nowhere"], "minidnn data get cifar10 --data-dir nowhere"),
+    ],
+)
+def test_train_says_what_is_wrong_before_it_downloads(
+    options: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cifar, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(download, "fetch", None)
+    monkeypatch.chdir(tmp_path)
+    assert main([*TRAIN, *options]) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
 @pytest.mark.parametrize("damage", ["cut", "lacks", "size", "garbage", "link"])

@@ -33,24 +33,29 @@ def run(args: argparse.Namespace) -> int:
     return {"get": _get, "verify": _verify, "show": _show}[args.action](args)
 
 
-def _get(args: argparse.Namespace) -> int:
+def download(name: str, data_dir: str | None, mirror: str | None, *, show: bool = True) -> None:
+    """Fetch a data set, with a progress bar on standard error, and say where it is."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     from minidnn.data.cifar import format_named
     from minidnn.data.download import get
 
-    format_named(args.dataset)  # a wrong name is said before a progress bar appears
+    format_named(name)  # a wrong name is said before a progress bar appears
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(args.dataset, total=None)
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+        task = bar.add_task(name, total=None)
         folder = get(
-            args.dataset,
-            args.data_dir,
-            mirror=args.mirror,
+            name,
+            data_dir,
+            mirror=mirror,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    print(f"{args.dataset}: {folder} (official archive, checksum verified)")
+    print(f"{name}: {folder} (official archive, checksum verified)", flush=True)
+
+
+def _get(args: argparse.Namespace) -> int:
+    download(args.dataset, args.data_dir, args.mirror)
     return 0
 
 

@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (kind, metavar, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=name, type=kind, metavar=metavar, help=text)
+    parser.add_argument(
+        "--mirror", metavar="URL",
+        help="where CIFAR's archive is downloaded from, if the cache has none; or its folder",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="RUN", help="folder to make (default: runs/MODEL-DATA-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a stopped or finished run")
     parser.add_argument("--config", metavar="FILE", help="settings from a TOML file")
@@ -103,6 +107,7 @@ def _fresh(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, li
         raise CheckpointError(
             f"--out {folder}: holds a run already; go on with it by --resume, or choose another"
         )
+    _fetch(config, args)
     splits = load_data(config)
     num_classes = len(splits.train.classes)
     model = build_model(config, num_classes, splits.train.input_shape)
@@ -136,6 +141,7 @@ def _resumed(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
         )
     free = {k: v for k, v in given.items() if k in SETTINGS and SETTINGS[k].metadata["free"]}
     config = Config.from_dict({**config.to_dict(), **free})
+    _fetch(config, args)
     splits = load_data(config)
     num_classes = len(splits.train.classes)
 
@@ -152,6 +158,32 @@ def _resumed(args: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
         about += _extension(trainer, longer)
         trainer = longer
     return trainer, [*_plan(trainer), *about]
+
+
+def _fetch(config: Config, args: argparse.Namespace) -> None:
+    """Download CIFAR to the cache where it is wanted from there and missing."""
+    from minidnn.cli.data import download
+    from minidnn.data import cifar
+    from minidnn.errors import ConfigError, DataError
+
+    form = cifar.FORMATS.get(config.data)
+    if args.mirror and (form is None or config.data_dir):
+        raise ConfigError(
+            f"--mirror: is for {' and '.join(cifar.FORMATS)} in the download cache, got "
+            f"--data {config.data}" + (f" --data-dir {config.data_dir}" if config.data_dir else "")
+        )
+    if form is None or config.data_dir or cifar.downloaded(form):
+        return
+    # A wrong setting of the network is said before a long download, not after it.
+    build_model(config, form.n_classes, (cifar.SIZE, cifar.SIZE, 3))
+    print(f"{form.name}: not in {cifar.cache_dir()}; downloading about 160 MB", flush=True)
+    try:
+        download(form.name, None, args.mirror, show=args.progress != "none")
+    except DataError as error:
+        raise DataError(
+            f"{error}; without a network, name a folder that holds {form.folder} with "
+            f"--data-dir, or run later: minidnn data get {form.name}"
+        ) from None
 
 
 def _extension(trainer: Trainer, longer: Trainer) -> list[str]:

@@ -137,10 +137,22 @@ def find_folder(form: Format, data_dir: str | Path | None) -> Path:
     for folder in (root / form.folder, root):
         if any((folder / name).is_file() for files in form.records.values() for name in files):
             return folder
-    hint = f"run: minidnn data get {form.name}"
+    hint = f"run: minidnn data get {form.name}, or name its folder with --data-dir"
     if data_dir is not None:
-        hint = f"give the folder that holds {form.folder}, or {hint} --data-dir {data_dir}"
+        hint = (
+            f"give the folder that holds {form.folder}, or run: minidnn data get {form.name} "
+            f"--data-dir {data_dir}"
+        )
     raise DataError(f"{form.name}: no files in {root / form.folder} or {root}; {hint}")
+
+
+def downloaded(form: Format) -> bool:
+    """Return whether the download cache holds any of the data set's files."""
+    try:
+        find_folder(form, None)
+    except DataError:
+        return False
+    return True
 
 
 def read(name: str, split: str, data_dir: str | Path | None = None) -> Dataset:

@@ -170,9 +170,11 @@ def _receive(
             reason = str(error) or type(error).__name__
         failures = 1 if _size(part) > before else failures + 1
         if failures == ATTEMPTS:
+            came = _size(part)
+            kept = f"{came:,} bytes are kept in {part} and will be continued; " if came else ""
             raise DataError(
-                f"{url}: gave up after {ATTEMPTS} attempts ({reason}); {_size(part):,} bytes are "
-                f"kept in {part} and will be continued; another copy: --mirror URL"
+                f"{url}: gave up after {ATTEMPTS} attempts ({reason}); {kept}"
+                "another copy can be named with --mirror URL"
             )
         pause(FIRST_PAUSE * 2 ** (failures - 1))
 
