@@ -25,7 +25,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MAX_SEED = 2**63 - 1  # keys of the counter-based generators are 64 bits wide
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+FROM_DATA = ("num_classes", "input_shape", "rng")  # arguments of every network
 SCHEDULES = (
     "constant", "step", "cosine", "one_cycle", "polynomial", "linear", "keras_decay",
 )  # fmt: skip
@@ -36,11 +38,19 @@ def _setting(
     text: str,
     *,
     low: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
     choices: Iterable[str] = (),
     free: bool = False,
 ) -> Any:
-    """Describe one setting; `free` ones change no result, so a resume may change them."""
-    metadata = {"help": text, "low": low, "choices": tuple(choices), "free": free}
+    """Describe one setting; `free` ones change no result, so a resume may change them.
+
+    Numbers are at least `low`, at most `high`, and less than `below`.
+    """
+    metadata = {
+        "help": text, "low": low, "high": high, "below": below,
+        "choices": tuple(choices), "free": free,
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -64,31 +74,35 @@ class Config:
     )
     val: int = _setting(0, "images held out to choose the best epoch; 0: a tenth", low=0)
     limit: int = _setting(0, "train on at most so many images; 0: all", low=0)
-    seed: int = _setting(0, "of weights, order, augmentation and dropout", low=0)
+    seed: int = _setting(0, "of weights, order, augmentation and dropout", low=0, high=MAX_SEED)
     init_from: str = _setting("", "run whose weights to start from")
     epochs: int = _setting(30, "how often every training image is seen", low=1)
     batch_size: int = _setting(128, "images per step", low=1)
     optimizer: str = _setting("sgd", "update rule", choices=OPTIMIZERS)
     lr: float = _setting(0.1, "highest learning rate", low=0)
-    momentum: float = _setting(0.9, "of SGD and RMSProp", low=0)
+    momentum: float = _setting(0.9, "of SGD and RMSProp", low=0, below=1)
     nesterov: bool = _setting(True, "look-ahead momentum, SGD only")
     weight_decay: float = _setting(5e-4, "on full kernels and matrices alone", low=0)
     clip_norm: float = _setting(0.0, "largest norm of all gradients; 0: no clipping", low=0)
     schedule: str = _setting("cosine", "course of the learning rate", choices=SCHEDULES)
-    warmup: float = _setting(0.0, "share of all steps that lr rises to its height", low=0)
+    warmup: float = _setting(0.0, "share of all steps that lr rises to its height", low=0, high=1)
     final_lr: float = _setting(0.0, "last learning rate as a share of lr", low=0)
     decay: float = _setting(0.0, "of schedule keras_decay, per step", low=0)
     step_epochs: float = _setting(30.0, "of schedule step: epochs between drops", low=0)
     step_factor: float = _setting(0.1, "of schedule step: factor of one drop", low=0)
-    label_smoothing: float = _setting(0.0, "share of the target spread over all classes", low=0)
-    ema: float = _setting(0.0, "decay of the moving average of weights; 0: none", low=0)
+    label_smoothing: float = _setting(
+        0.0, "share of the target spread over all classes", low=0, high=1
+    )
+    ema: float = _setting(0.0, "decay of the moving average of weights; 0: none", low=0, below=1)
     patience: int = _setting(0, "stop after so many epochs without a better one; 0: never", low=0)
     pad: int = _setting(0, "pad by so many pixels, then crop at random", low=0)
     pad_mode: str = _setting("reflect", "what padding holds", choices=("reflect", "zero", "edge"))
     flip: str = _setting(
         "random", "mirror left to right", choices=("random", "alternating", "none")
     )
-    shift: float = _setting(0.0, "shift by up to this share of the side, instead of pad", low=0)
+    shift: float = _setting(
+        0.0, "shift by up to this share of the side, instead of pad", low=0, below=1
+    )
     cutout: int = _setting(0, "side of a square erased at random", low=0)
     report_test: bool = _setting(False, "report on the test set after each epoch")
     log_steps: int = _setting(50, "a line in the log every so many steps", low=1)
@@ -102,6 +116,8 @@ class Config:
         for name, value in self.arguments.items():
             if not name.isidentifier():
                 raise ConfigError(f"model.{name}: expected a name, as in model.stem")
+            if name in FROM_DATA:
+                raise ConfigError(f"model.{name}: follows from data and seed, cannot be set")
             if isinstance(value, dict):
                 raise ConfigError(f"model.{name}: expected a number, text or list, got a table")
 
@@ -153,10 +169,19 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         )
     if choices and value not in choices:
         raise ConfigError(unknown(f.name, value, choices))
-    if kind in (int, float) and not (math.isfinite(value) and value >= f.metadata["low"]):
-        raise ConfigError(
-            f"{f.name}: expected at least {f.metadata['low']} ({f.metadata['help']}), got {value!r}"
-        )
+    if kind in (int, float):
+        _check_range(f, value)
+
+
+def _check_range(f: dataclasses.Field[Any], value: float) -> None:
+    low, high, below = (f.metadata[name] for name in ("low", "high", "below"))
+    if low <= value <= high and value < below:  # NaN and infinity fail
+        return
+    upper = f" and less than {below}" if below < math.inf else ""
+    upper = f" and at most {high}" if high < math.inf else upper
+    raise ConfigError(
+        f"{f.name}: expected at least {low}{upper} ({f.metadata['help']}), got {value!r}"
+    )
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

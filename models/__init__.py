@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minidnn.errors import ConfigError
@@ -23,6 +24,10 @@ MODELS = {
     "plain_cnn": ("plain_cnn", "PlainCNN", "PlainCNN"),
     "mlp": ("mlp", "MLP", "MLP"),
 }
+
+
+# Follow from the data, and so are no arguments of the network's own.
+FROM_DATA = ("num_classes", "input_shape", "rng")
 
 
 def build(
@@ -48,17 +53,43 @@ def build(
     Raises
     ------
     ConfigError
-        If the name or an argument is unknown (the nearest known one is named), or out of range.
+        If the name or an argument is unknown (the nearest known one is named), of another type
+        than its default, or out of range.
     """
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
     file, maker, described_by = MODELS[name]
     module = importlib.import_module(f"{__name__}.{file}")
-    known = list(inspect.signature(getattr(module, described_by)).parameters)
-    for argument in arguments:
-        if argument not in known:
-            raise ConfigError(unknown(f"argument of {name}", argument, known))
+    parameters = inspect.signature(getattr(module, described_by)).parameters
+    defaults = {p.name: p.default for p in parameters.values() if p.name not in FROM_DATA}
+    _check(name, arguments, defaults)
     model: Module = getattr(module, maker)(
         num_classes=num_classes, input_shape=tuple(input_shape), rng=rng, **arguments
     )
     return model
+
+
+def _check(name: str, arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for argument, value in arguments.items():
+        if argument not in defaults:
+            raise ConfigError(unknown(f"argument of {name}", argument, defaults))
+        wanted, fits = _KINDS[type(defaults[argument])]
+        if not fits(value):
+            raise ConfigError(f"{name}: {argument}: expected {wanted}, got {value!r}")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# Type of an argument's default -> what to call it, and whether a value will do.
+_KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", _whole),
+    float: ("a number", lambda value: isinstance(value, float) or _whole(value)),
+    str: ("text", lambda value: isinstance(value, str)),
+    tuple: (
+        "a list of whole numbers",
+        lambda value: isinstance(value, list | tuple) and all(map(_whole, value)),
+    ),
+}

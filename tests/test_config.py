@@ -48,10 +48,18 @@ def test_the_paper_recipe_stands_on_the_paper() -> None:
         ({"lr": "fast"}, "lr: expected a number"),
         ({"lr": -1.0}, "lr: expected at least 0"),
         ({"lr": float("nan")}, "lr: expected at least 0"),
+        ({"seed": 2**63}, "seed: expected at least 0 and at most 9223372036854775807"),
+        ({"label_smoothing": 1.5}, "label_smoothing: expected at least 0 and at most 1"),
+        ({"warmup": 3}, "warmup: expected at least 0 and at most 1"),
+        ({"ema": 1.0}, "ema: expected at least 0 and less than 1"),
+        ({"momentum": 1.0}, "momentum: expected at least 0 and less than 1"),
+        ({"shift": 1.0}, "shift: expected at least 0 and less than 1"),
+        ({"lr": float("inf")}, "lr: expected at least 0"),
         ({"nesterov": 1}, "nesterov: expected true or false"),
         ({"data": 3}, "data: expected text"),
         ({"model.a b": 3}, "expected a name"),
         ({"model.stem": {"x": 1}}, "got a table"),
+        ({"model.num_classes": 3}, "model.num_classes: follows from data"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, Any], expected: str) -> None:
