@@ -26,7 +26,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def curves(records: Sequence[dict[str, Any]], path: Path) -> None:
+def curves(records: Sequence[dict[str, Any]], path: Path, *, title: str = "") -> None:
     """Draw loss, accuracy and learning rate over the epochs of a log into a PNG file.
 
     Raises
@@ -46,13 +46,15 @@ def curves(records: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_ylabel(quantity)
         axis.grid(alpha=0.3)
     axes[0].legend()
-    axes[2].plot(x, [record["lr"] for record in epochs], color="grey")
+    axes[2].plot(x, [record["lr"] for record in epochs], color="grey", marker=".")
     axes[2].set_ylabel("lr")
     axes[2].set_xlabel("epoch")
+    axes[2].xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.25
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
-def confusion(matrix: Array, classes: Sequence[str], path: Path) -> None:
+def confusion(matrix: Array, classes: Sequence[str], path: Path, *, title: str = "") -> None:
     """Draw a confusion matrix (K, K), rows true classes, as shares of each row, into a PNG file.
 
     Raises
@@ -71,6 +73,7 @@ def confusion(matrix: Array, classes: Sequence[str], path: Path) -> None:
     axis.set_yticks(range(k), classes)
     axis.set_xlabel("taken for")
     axis.set_ylabel("true class")
+    figure.suptitle(title, size="medium", wrap=True)
     for row, column in np.argwhere(matrix) if k <= 20 else ():
         colour = "white" if share[row, column] > 0.5 else "black"
         axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)

@@ -54,12 +54,13 @@ class Lines(Observer):
         test = ""
         if "test_loss" in record:
             test = f"test {record['test_loss']:.4f}, {percent(record['test_accuracy'])}; "
+        speed = record["images_per_second"]  # 0: too few steps since the start to know
         self.say(
             f"epoch {record['epoch']}/{self.epochs}: "
             f"training {record['train_loss']:.4f}, {percent(record['train_accuracy'])}; "
             f"validation {record['val_loss']:.4f}, {percent(record['val_accuracy'])}"
             f"{' (best)' if record['best'] else ''}; {test}"
-            f"lr {record['lr']:.3g}; {record['images_per_second']:.0f} images/s"
+            f"lr {record['lr']:.3g}{f'; {speed:.0f} images/s' if speed else ''}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minidnn.cli.session import add_threads, load_data, open_run, percent, set_threads
 
 if TYPE_CHECKING:
+    from minidnn.data import Dataset
     from minidnn.evaluation import Evaluation
 
 NAME = "evaluate"
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if args.ema and not runs.has_average(state):
         raise ConfigError(f"--ema: {args.run} was trained without an average (setting ema)")
     changes = {"data": args.data, "data_dir": args.data_dir}
+    if args.data and args.data != config.data:  # the run's cut belongs to the run's pictures
+        config = replace(config, protocol="official", val=0)
     config = replace(config, **{key: value for key, value in changes.items() if value})
     dataset = getattr(load_data(config), args.split).first(args.limit)
     if dataset.classes != runs.classes(state):
@@ -66,17 +69,16 @@ def run(args: argparse.Namespace) -> int:
     batches = Batches(dataset, batch_size=128, mean=mean, std=std, shuffle=False)
     plain = evaluate(model, batches)
     averaged = evaluate(model, batches, tta=True) if args.tta else None
-    note = f" ({dataset.note})" if dataset.note else ""
     if args.json:
         print(json.dumps(_as_json(plain, averaged, dataset, about)))
         return 0
     print(about)
-    print(f"{config.data}, {args.split} split: {len(dataset):,} images{note}")
+    print(f"{config.data}, {args.split} split: {len(dataset):,} images")
     _table(plain, dataset.classes)
-    print(_line("accuracy", plain))
+    print(_line("accuracy", plain, dataset.note))
     if averaged is not None:
-        print(_line("averaged over six views", averaged))
-    _picture(plain, dataset.classes, runs.find(Path(args.run)) / f"confusion-{args.split}.png")
+        print(_line("averaged over six views", averaged, dataset.note))
+    _picture(plain, dataset, runs.find(Path(args.run)) / f"confusion-{args.split}.png")
     return 0
 
 
@@ -84,10 +86,10 @@ def _some(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)})"
 
 
-def _line(what: str, result: Evaluation) -> str:
+def _line(what: str, result: Evaluation, note: str) -> str:
     return (
         f"{what}: {percent(result.accuracy)} ({result.correct:,} of {result.images:,}), "
-        f"loss {result.loss:.4f}"
+        f"loss {result.loss:.4f}{f'; {note}' if note else ''}"
     )
 
 
@@ -135,11 +137,14 @@ def _share(value: float) -> str:
     return percent(value) if value == value else "-"  # NaN: no such picture
 
 
-def _picture(result: Evaluation, classes: list[str], path: Path) -> None:
+def _picture(result: Evaluation, dataset: Dataset, path: Path) -> None:
     from minidnn import plots
 
     if plots.available():
-        plots.confusion(result.confusion, classes, path)
+        plots.confusion(
+            result.confusion, dataset.classes, path,
+            title=f"{dataset.name}\n{_line('accuracy', result, dataset.note)}",
+        )  # fmt: skip
         print(f"confusion matrix: {path}")
     else:
         print("for a picture of the confusion matrix: python -m pip install 'minidnn[plot]'")

@@ -264,11 +264,16 @@ def _finish(trainer: Trainer) -> None:
 
     p, config, name = trainer.position, trainer.config, shlex.quote(str(trainer.folder))
     early = f", stopped early after epoch {p.epoch}" if p.stopped_early else ""
-    print(f"best validation accuracy {percent(p.best_accuracy)} in epoch {p.best_epoch}{early}")
+    noted = f"; {trainer.splits.train.note}" if trainer.splits.train.note else ""
+    best = f"best validation accuracy {percent(p.best_accuracy)} in epoch {p.best_epoch}{early}"
+    print(f"{best}{noted}")
     if trainer.splits.val is trainer.splits.test:
         print("  this protocol chooses and reports on the same held-out images")
     if plots.available():
-        plots.curves(read_log(trainer.folder / LOG), trainer.folder / "curves.png")
+        plots.curves(
+            read_log(trainer.folder / LOG), trainer.folder / "curves.png",
+            title=f"{config.model} on {config.data}{noted}",
+        )  # fmt: skip
         print(f"  curves:       {trainer.folder / 'curves.png'}")
     print(f"  on the test set:  minidnn evaluate {name}")
     print(f"  on your picture:  minidnn predict {name} IMAGE")
