@@ -65,6 +65,7 @@ def test_npz_without_class_names_counts_them(tmp_path: Path) -> None:
         ({"labels": LABELS - 1}, "label of image 0: expected 0 to"),
         ({"labels": LABELS + 1, "classes": np.array(list("abcd"))}, "expected 0 to 3, got 4"),
         ({"labels": LABELS.astype(float)}, "labels: expected integers"),
+        ({"labels": LABELS * 10**9}, "at most 10,000, got [1-9],000,000,000; number them anew"),
         ({"classes": np.array(list("aacd"))}, "different strings"),
         ({"classes": np.arange(4)}, "different strings"),
         ({"classes": np.array(["a", None], dtype=object)}, "not an .npz file"),
@@ -202,6 +203,12 @@ def own_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_one_picture_cannot_be_cut() -> None:
+    one = Dataset(IMAGES[:1], np.zeros(1, np.int64), ["a", "b"], "one")
+    with pytest.raises(DataError, match=r"one: expected at least 2 images to cut .*, got 1"):
+        cut(one, 1)
+
+
 def test_folder_holds_a_class_per_subfolder(own_folder: Path) -> None:
     whole, test = read_folder(own_folder, 16)
     assert test is None
@@ -258,6 +265,8 @@ def test_unreadable_picture_is_named(own_folder: Path, content: bytes | str) -> 
 def test_missing_folders_and_pictures_are_named(own_folder: Path) -> None:
     with pytest.raises(DataError, match="expected a folder"):
         load(f"folder:{own_folder / 'nowhere'}")
+    with pytest.raises(DataError, match="expected a folder's name after it"):
+        load("folder:")
     with pytest.raises(DataError, match="no such file"):
         read_picture(own_folder / "x.png", (4, 4))
     with pytest.raises(ConfigError, match="at least 1"):

@@ -15,6 +15,7 @@ from minidnn.kernels.checks import describe
 KEYS = "images (uint8, N x H x W x C), labels (integers, N) and, if wanted, classes (strings)"
 HOW = "np.savez(FILE, images=..., labels=...)"
 WANTED = ("images", "labels", "classes")
+MOST_CLASSES = 10_000  # beyond, labels are more likely other numbers, or wrapped around
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError,
               zipfile.BadZipFile, zlib.error, NotImplementedError)  # fmt: skip
 
@@ -52,7 +53,13 @@ def read_npz(path: Path) -> Dataset:
     if "classes" in arrays:
         classes = _names(arrays["classes"], path)
     else:
-        classes = [str(i) for i in range(max(2, int(labels.max(initial=0)) + 1))]
+        highest = int(labels.max(initial=0))
+        if highest >= MOST_CLASSES:
+            raise DataError(
+                f"{path}: labels: expected classes numbered from 0, at most {MOST_CLASSES:,}, got "
+                f"{highest:,}; number them anew: np.unique(labels, return_inverse=True)"
+            )
+        classes = [str(i) for i in range(max(2, highest + 1))]
     return Dataset(images, labels, classes, str(path))
 
 

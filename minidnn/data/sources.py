@@ -67,6 +67,8 @@ def load(
 
 def _own(name: str, size: int) -> tuple[Dataset, Dataset]:
     """Read a user's own pictures, (train, test)."""
+    if name == "folder:":
+        raise DataError("folder: expected a folder's name after it, as in folder:pictures")
     if name.startswith("folder:"):
         whole, test = read_folder(Path(name.removeprefix("folder:")).expanduser(), size)
         if test is not None:

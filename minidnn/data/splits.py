@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minidnn.data.dataset import Array, Dataset
-from minidnn.errors import ConfigError
+from minidnn.errors import ConfigError, DataError
 
 PAPER_NOTE = "the best epoch is chosen and reported on the same held-out images"
 
@@ -65,9 +65,16 @@ def cut(dataset: Dataset, count: int, seed: int = 0) -> tuple[Dataset, Dataset]:
 
     Raises
     ------
+    DataError
+        If there is but one picture.
     ConfigError
         Unless both parts get at least one picture.
     """
+    if len(dataset) < 2:
+        raise DataError(
+            f"{dataset.name}: expected at least 2 images to cut into some to train on and some "
+            f"held out, got {len(dataset)}"
+        )
     if not 1 <= count < len(dataset):
         raise ConfigError(
             f"{dataset.name}: held-out images: expected 1 to {len(dataset) - 1} "
