@@ -49,7 +49,7 @@ def curves(records: Sequence[dict[str, Any]], path: Path, *, title: str = "") ->
     axes[2].plot(x, [record["lr"] for record in epochs], color="grey", marker=".")
     axes[2].set_ylabel("lr")
     axes[2].set_xlabel("epoch")
-    axes[2].xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.25
+    axes[2].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # no epoch 1.25
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 

@@ -166,6 +166,19 @@ def test_every_python_snippet_runs(document: Path, line: int, snippet: str, tmp_
     run(sys.executable, "-c", snippet, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
 
 
+def test_every_environment_variable_is_documented() -> None:
+    used = {
+        name
+        for path in sources(ROOT)
+        for name in re.findall(r"""["'](MINIDNN_[A-Z0-9_]+)["']""", path.read_text("utf-8"))
+    }
+    named = {
+        name for d in DOCUMENTS for name in re.findall(r"MINIDNN_[A-Z0-9_]+", d.read_text("utf-8"))
+    }
+    assert used >= {"MINIDNN_CACHE_DIR", "MINIDNN_SIMD"}
+    assert named == used
+
+
 def test_readmes_loop_is_short() -> None:
     loops = [text for _, text in _blocks(ROOT / "README.md", "python") if ".backward()" in text]
     assert loops, "README shows a training loop"
