@@ -123,6 +123,8 @@ def sum_(x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Backward]:
 @op
 def mean(x: Array, *, axis: Axis, keepdims: bool) -> tuple[Array, Backward]:
     """Average over axes."""
+    if x.size == 0:
+        raise ShapeError(f"mean: expected at least one value, got shape {x.shape}")
     y = np.asarray(x.mean(axis=axis, keepdims=keepdims))
     share = x.dtype.type(y.size / x.size)
     return y, lambda dy: _spread(dy * share, axis, keepdims, x.shape)
@@ -157,7 +159,9 @@ def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Backward]:
 @op
 def transpose(x: Array, *, axes: tuple[int, ...]) -> tuple[Array, Backward]:
     """Axes in another order, made contiguous."""
-    back = tuple(np.argsort(axes))
+    if sorted(axis % max(1, x.ndim) for axis in axes) != list(range(x.ndim)):
+        raise ShapeError(f"transpose: expected each of {x.ndim} axes once, got {axes}")
+    back = np.argsort([axis % x.ndim for axis in axes])  # -1 is the last axis, not the first
     return np.ascontiguousarray(x.transpose(axes)), lambda dy: np.ascontiguousarray(
         dy.transpose(back)
     )

@@ -18,7 +18,7 @@ Images are NHWC; float32 everywhere, float64 for gradient checks; mixed dtypes r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, overload
 
@@ -283,7 +283,8 @@ class Tensor:
 
     def _accumulate(self, grad: Array) -> None:
         if self.grad is None:
-            self.grad = grad.copy()
+            # A copy, and an array where NumPy made a scalar of shape ().
+            self.grad = np.array(grad, order="C")
         else:
             self.grad += grad
         for hook in self._hooks or ():
@@ -320,6 +321,9 @@ class Tensor:
     def __matmul__(self, other: Tensor | Array) -> Tensor:
         return arithmetic.matmul(self, other)
 
+    def __rmatmul__(self, other: Array) -> Tensor:
+        return arithmetic.matmul(other, self)
+
     def __getitem__(self, index: Any) -> Tensor:
         return arithmetic.getitem(self, index=index)
 
@@ -343,13 +347,20 @@ class Tensor:
         """Maximum over one axis, several, or all; ties share the gradient equally."""
         return arithmetic.max_(self, axis=axis, keepdims=keepdims)
 
-    def reshape(self, *shape: int) -> Tensor:
-        """Return the same values in another shape; -1 stands for what is left."""
-        return arithmetic.reshape(self, shape=shape)
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """Return the same values in another shape, given as numbers or as one tuple.
 
-    def transpose(self, *axes: int) -> Tensor:
-        """Return the axes in another order; reversed if none is given."""
-        return arithmetic.transpose(self, axes=axes or tuple(range(self.ndim))[::-1])
+        -1 stands for what is left.
+        """
+        return arithmetic.reshape(self, shape=_numbers(shape))
+
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
+        """Return all axes in another order, numbers or one tuple; reversed if none is given.
+
+        As in NumPy; PyTorch calls it permute.
+        """
+        order = _numbers(axes) if axes else tuple(range(self.ndim))[::-1]
+        return arithmetic.transpose(self, axes=order)
 
     def _operand(self, value: Operand) -> Tensor | Array:
         """Give a Python number this tensor's dtype; arrays and tensors keep their own."""
@@ -358,6 +369,11 @@ class Tensor:
 
 Operand: TypeAlias = Tensor | Array | float
 Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return (2, 3) for both ``f(2, 3)`` and ``f((2, 3))``."""
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], Sequence) else given
 
 
 def as_tensor(value: ArrayLike | Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import minidnn
 from minidnn.errors import DTypeError, GraphError, ShapeError
 from minidnn.gradcheck import check_gradients
+from minidnn.module import Parameter
 from minidnn.tensor import Tensor, no_grad, op, recording
 
 RNG = np.random.default_rng(0)
@@ -60,6 +61,7 @@ AXES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "max_axis": (lambda a: a.max(axis=1), (A,)),
     "max_keepdims": (lambda a: a.max(axis=0, keepdims=True) - a, (A,)),
     "transpose": (lambda a: a.reshape(3, 2, 2).transpose(2, 0, 1) ** 2, (A,)),
+    "transpose_from_the_end": (lambda a: (a.reshape((3, 2, 2))).transpose(-1, 0, -2) ** 2, (A,)),
     "transpose_all": (lambda a: a.transpose() ** 2, (A,)),
     "concat": (lambda a, b: minidnn.concat([a, b, a]) ** 2, (A, COLUMN)),
     "concat_axis": (lambda a, b: minidnn.concat([a, b], axis=0), (A, AWAY[:1])),
@@ -106,6 +108,36 @@ def test_an_array_on_the_left_gives_a_tensor() -> None:
     assert isinstance(y, Tensor)
     y.sum().backward()
     assert grad(x).tolist() == [2, 2, 2]
+
+
+def test_an_array_on_the_left_of_a_product_too() -> None:
+    x = Tensor(np.eye(2, dtype=np.float32), requires_grad=True)
+    y = np.full((3, 2), 2, np.float32) @ x
+    assert isinstance(y, Tensor)
+    y.sum().backward()
+    assert grad(x).tolist() == [[6, 6], [6, 6]]
+
+
+def test_axes_counted_from_the_end_move_the_gradient_back() -> None:
+    x = Tensor(np.arange(8, dtype=np.float32).reshape(2, 2, 2), requires_grad=True)
+    w = np.arange(8, 16, dtype=np.float32).reshape(2, 2, 2)
+    (x.transpose(0, -1, 1) * w).sum().backward()
+    assert np.array_equal(grad(x), w.transpose(0, 2, 1))
+
+
+def test_shapes_and_axes_may_come_as_a_tuple() -> None:
+    x = Tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert np.array_equal(x.reshape((3, 2)).data, x.reshape(3, 2).data)
+    assert np.array_equal(x.transpose((1, 0)).data, x.transpose(1, 0).data)
+
+
+def test_the_gradient_of_a_scalar_is_an_array_that_can_be_cleared() -> None:
+    p = Parameter(np.ones((), np.float32))
+    (p * 2).backward()
+    assert isinstance(p.grad, np.ndarray)
+    p.grad.fill(0)
+    (p * 3).backward()
+    assert p.grad == 3
 
 
 def test_numbers_keep_the_dtype() -> None:
@@ -354,6 +386,9 @@ def test_integers_are_refused_as_tensors() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        lambda: Tensor(np.ones((2, 3))).transpose(0, 0),
+        lambda: Tensor(np.ones((2, 3))).transpose(0),
+        lambda: Tensor(np.ones((0, 3))).mean(),
         lambda: Tensor(A) + Tensor(A[:, :3]),
         lambda: Tensor(A) @ Tensor(A),
         lambda: Tensor(A).reshape(5, -1),
