@@ -39,10 +39,11 @@ def check_gradients(
     ----------
     function : callable or Module
         Takes a Tensor for every array; returns a Tensor or a tuple of them. A Module (made
-        float64 with ``astype``) has its parameters checked too, and its buffers put back
-        before every call, so that dropout draws the same mask.
+        float64 with ``astype``) has its parameters checked too, but for frozen ones, and its
+        buffers put back before every call, so that dropout draws the same mask.
     *arrays : ndarray of float64
-        Inputs. Keep away from kinks by more than `eps` (the default suits normal draws).
+        Inputs, which are copied. Keep away from kinks by more than `eps` (the default suits
+        normal draws).
     eps : float
         Step of the finite difference, along a direction of normal draws.
     rtol : float
@@ -58,11 +59,13 @@ def check_gradients(
     DTypeError
         If an array or parameter is not float64.
     """
-    inputs = {f"input {i}": Tensor(a, requires_grad=True) for i, a in enumerate(arrays)}
+    # Copies: an array given twice must move in one place at a time.
+    inputs = {f"input {i}": Tensor(np.array(a), requires_grad=True) for i, a in enumerate(arrays)}
     everything = dict(inputs)
     buffers = []
     if isinstance(function, Module):
-        everything |= {f"parameter {name}": p for name, p in function.named_parameters()}
+        trained = ((name, p) for name, p in function.named_parameters() if p.requires_grad)
+        everything |= {f"parameter {name}": p for name, p in trained}
         buffers = [(b, b.data.copy()) for _, b in function.named_buffers()]
     for name, tensor in everything.items():
         if tensor.dtype != np.float64:

@@ -108,6 +108,18 @@ def test_leaves_inputs_parameters_and_counters_as_after_one_call() -> None:
     assert np.array_equal(x, B)
 
 
+def test_frozen_parameters_are_not_checked() -> None:
+    layer = PReLU(A.shape[-1]).astype(np.float64)
+    layer.weight.requires_grad = False
+    check_gradients(layer, A)
+
+
+def test_an_array_may_be_given_twice_and_need_not_be_writable() -> None:
+    a = A.copy()
+    a.flags.writeable = False
+    check_gradients(lambda x, y: x * y * y, a, a)
+
+
 def test_needs_float64_and_a_graph() -> None:
     with pytest.raises(DTypeError, match="input 0: expected float64"):
         check_gradients(_product(""), A.astype(np.float32), B)
