@@ -4,8 +4,8 @@
     QuickNet (Ghosh 2017, arXiv:1701.02291, section 4): dropout 0.5, batch norm, cross-entropy,
     54,000 images to train on and 6,000 of all 60,000 held out, best epoch kept. The text does
     not name the optimiser; these are the settings of the Keras example of that time
-    (keras-team/keras, examples/cifar10_cnn.py, late 2016), with Keras' batch norm;
-    weights start as in the other recipes (Keras: glorot-uniform).
+    (keras-team/keras, examples/cifar10_cnn.py, late 2016), with Keras' batch norm and initial
+    weights (glorot-uniform).
 ``standard``
     What most CIFAR results are reported with: He et al. 2015, section 4.2, with a cosine.
 ``fast``
@@ -33,6 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model.dropout": 0.5,
         "model.bn_eps": 1e-3,
         "model.bn_momentum": 0.01,  # Keras calls it 0.99
+        "model.weights": "glorot",
     },
     "standard": {
         "epochs": 200,

@@ -34,6 +34,7 @@ def test_the_paper_recipe_stands_on_the_paper() -> None:
     config = resolve({"recipe": "paper", "data": "cifar10"})
     assert (config.val, config.epochs, config.arguments["dropout"]) == (6000, 200, 0.5)
     assert (config.lr, config.momentum, config.decay) == (0.01, 0.9, 1e-6)
+    assert config.arguments["weights"] == "glorot"
 
 
 @pytest.mark.parametrize(
