@@ -13,6 +13,7 @@ from minidnn import (
     DepthwiseConv2d,
     Flatten,
     Linear,
+    MaxPool2d,
     Module,
     PointwiseConv2d,
     SeparableConv2d,
@@ -160,6 +161,8 @@ def test_the_first_layer_computes_no_input_gradient(monkeypatch: pytest.MonkeyPa
         (lambda: Conv2d(3, 4, 3, padding=-1), "padding"),
         (lambda: Conv2d(3, 4, 3, dilation=(1, 0)), "dilation"),
         (lambda: Conv2d(3, 4, (3, 3, 3)), "kernel_size"),  # type: ignore[arg-type]
+        (lambda: Conv2d(3, 4, 2.5), "kernel_size"),  # type: ignore[arg-type]
+        (lambda: MaxPool2d(2.5), "kernel_size"),  # type: ignore[arg-type]
         (lambda: Conv2d(3, 4, 3, padding="full"), '"same" or "valid"'),  # type: ignore[arg-type]
         (lambda: DepthwiseConv2d(3, multiplier=0), "multiplier"),
         (lambda: PointwiseConv2d(3, -1), "out_channels"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from minidnn.kernels import conv2d as conv2d_kernel
 from minidnn.kernels import depthwise as depthwise_kernel
 from minidnn.kernels import pointwise as pointwise_kernel
 from minidnn.kernels.windows import Pads, Pair, same_pads
+from minidnn.layers.settings import Padding, padding_of, pair, positive
 from minidnn.module import Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
-
-Padding: TypeAlias = int | tuple[int, int] | Literal["same", "valid"]
-
 
 # --- ops ------------------------------------------------------------------------------
 
@@ -92,22 +90,7 @@ def repeat_channels(x: Array, *, times: int) -> tuple[Array, Backward]:
     return np.repeat(x, times, axis=-1), backward
 
 
-# --- settings -------------------------------------------------------------------------
-
-
-def _pair(name: str, value: int | tuple[int, int], lowest: int) -> Pair:
-    """Return (h, w) of an int or a pair of ints, none below `lowest`."""
-    pair = (value, value) if isinstance(value, int) else value
-    fits = isinstance(pair, tuple) and len(pair) == 2
-    if not fits or not all(isinstance(v, int) and v >= lowest for v in pair):
-        raise ConfigError(f"{name}: expected an int or (h, w), each >= {lowest}, got {value!r}")
-    return pair
-
-
-def _positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}: expected an int >= 1, got {value!r}")
+# --- layers ---------------------------------------------------------------------------
 
 
 class _Sliding(Module):
@@ -121,17 +104,10 @@ class _Sliding(Module):
         dilation: int | tuple[int, int] = 1,
     ) -> None:
         super().__init__()
-        self.kernel_size = _pair("kernel_size", kernel_size, 1)
-        self.stride = _pair("stride", stride, 1)
-        self.dilation = _pair("dilation", dilation, 1)
-        if isinstance(padding, str):
-            if padding not in ("same", "valid"):
-                raise ConfigError(
-                    f'padding: expected an int, (h, w), "same" or "valid", got {padding!r}'
-                )
-            self.padding: Padding = padding
-        else:
-            self.padding = _pair("padding", padding, 0)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.stride = pair("stride", stride, 1)
+        self.dilation = pair("dilation", dilation, 1)
+        self.padding = padding_of(padding)
 
     def _pads(self, x: Tensor, channels: int) -> Pads:
         """Return the zeros around a map like x: (top, bottom, left, right)."""
@@ -142,19 +118,14 @@ class _Sliding(Module):
             )
         if self.padding == "same":
             return same_pads((x.shape[1], x.shape[2]), self.kernel_size, self.stride, self.dilation)
-        if isinstance(self.padding, str):
-            return 0, 0, 0, 0
-        h, w = _pair("padding", self.padding, 0)
+        h, w = self.padding
         return h, h, w, w
 
     def _window_repr(self) -> str:
         text = f"kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding not in ("valid", (0, 0)):
+        if self.padding != (0, 0):
             text += f", padding={self.padding!r}"
         return text + (f", dilation={self.dilation}" if self.dilation != (1, 1) else "")
-
-
-# --- layers ---------------------------------------------------------------------------
 
 
 class Conv2d(_Sliding):
@@ -206,7 +177,7 @@ class Conv2d(_Sliding):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation)
-        _positive(in_channels=in_channels, out_channels=out_channels, groups=groups)
+        positive(in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ConfigError(
                 f"groups={groups}: expected it to divide in_channels={in_channels} "
@@ -281,7 +252,7 @@ class DepthwiseConv2d(_Sliding):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        _positive(channels=channels, multiplier=multiplier)
+        positive(channels=channels, multiplier=multiplier)
         self.channels, self.multiplier = channels, multiplier
         shape = (*self.kernel_size, channels * multiplier)
         std = 1 / math.sqrt(math.prod(self.kernel_size))
@@ -336,7 +307,7 @@ class PointwiseConv2d(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        _positive(in_channels=in_channels, out_channels=out_channels)
+        positive(in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         weight = init.kaiming_normal(
             (in_channels, out_channels),

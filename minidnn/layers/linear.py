@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from minidnn import init
-from minidnn.errors import ConfigError, ShapeError
+from minidnn.errors import ShapeError
 from minidnn.kernels import bias as bias_kernel
 from minidnn.kernels import linear as linear_kernel
+from minidnn.layers.settings import positive
 from minidnn.module import Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
 
@@ -63,9 +64,7 @@ class Linear(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}: expected an int >= 1, got {value!r}")
+        positive(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (in_features, out_features)
         self.weight = Parameter(init.normal(shape, rng or init.default_rng(), std=0.01))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from minidnn.errors import ConfigError, ShapeError
 from minidnn.kernels import avg_pool as avg_pool_kernel
 from minidnn.kernels import global_avg_pool as global_avg_pool_kernel
 from minidnn.kernels import max_pool as max_pool_kernel
 from minidnn.kernels.windows import Pads, Pair, same_pads
+from minidnn.layers.settings import Padding, padding_of, pair
 from minidnn.module import Module
 from minidnn.tensor import Array, Backward, Tensor, op
-
-Padding: TypeAlias = int | Pair | Literal["same", "valid"]
 
 
 @op
@@ -62,13 +61,6 @@ def global_avg_pool(x: Array) -> tuple[Array, Backward]:
     return y, lambda dy: global_avg_pool_kernel.backward(dy, x_shape=shape)
 
 
-def _pair(name: str, value: int | Pair, least: int) -> Pair:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= least for v in pair):
-        raise ConfigError(f"{name}: expected an int or two, each >= {least}, got {value!r}")
-    return pair[0], pair[1]
-
-
 class _Pool(Module):
     def __init__(
         self,
@@ -78,19 +70,13 @@ class _Pool(Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel_size = _pair("kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else _pair("stride", stride, 1)
+        self.kernel_size = pair("kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair("stride", stride, 1)
         self.ceil_mode = bool(ceil_mode)
-        self.padding: Pair | Literal["same"]
-        if padding == "same":
-            self.padding = "same"
-            return
-        if isinstance(padding, str) and padding != "valid":
-            raise ConfigError(
-                f'padding: expected an int, (h, w), "same" or "valid", got {padding!r}'
-            )
-        self.padding = (0, 0) if isinstance(padding, str) else _pair("padding", padding, 0)
-        if any(2 * pad > k for pad, k in zip(self.padding, self.kernel_size, strict=True)):
+        self.padding = padding_of(padding)
+        if self.padding != "same" and any(
+            2 * pad > k for pad, k in zip(self.padding, self.kernel_size, strict=True)
+        ):
             raise ConfigError(
                 f"{type(self).__name__}: expected padding of at most half the kernel "
                 f"{self.kernel_size}, got {self.padding}"
