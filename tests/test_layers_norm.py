@@ -194,6 +194,12 @@ def test_training_batchnorm_with_one_value_per_channel_is_an_error(shape: tuple[
     assert model.eval()(Tensor(np.zeros(shape, np.float32))).shape == shape
 
 
+def test_running_statistics_never_change_precision_in_silence() -> None:
+    layer = BatchNorm2d(3, affine=False)
+    with pytest.raises(DTypeError, match="running_mean: expected float64"):
+        layer(Tensor(np.ones((2, 4, 4, 3))))
+
+
 def test_batchnorm_names_the_channels_it_expected() -> None:
     with pytest.raises(ShapeError, match=r"expected shape \(\.\.\., 7\), got \(2, 5\)"):
         BatchNorm2d(7)(Tensor(np.zeros((2, 5), np.float32)))

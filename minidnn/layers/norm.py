@@ -6,6 +6,7 @@ import numpy as np
 
 from minidnn.errors import ConfigError, ShapeError
 from minidnn.kernels import batchnorm as kernel
+from minidnn.kernels.checks import check_array
 from minidnn.module import Buffer, Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
 
@@ -38,6 +39,8 @@ def batchnorm(
             f"batch norm in training: expected more than one value per channel, got shape "
             f"{x.shape}; use a larger batch or model.eval()"
         )
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        check_array(name, statistic, x.shape[-1:], like=x)  # += below would cast in silence
     gamma, beta = _affine(x, weight, bias)
     y, mean, var = kernel.forward(x, gamma, beta, eps=eps)
     with np.errstate(invalid="ignore", over="ignore"):  # the loss shows what went wrong
