@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -64,10 +65,19 @@ class Ladder(Generic[P, R]):
         return f"Ladder({self.name!r}: {' -> '.join(self.rungs)})"
 
     def __getitem__(self, rung: str) -> Callable[P, R]:
+        """Return one rung, with the ladder's check before it: the loops trust their arguments."""
         try:
-            return self.rungs[rung]
+            function = self.rungs[rung]
         except KeyError:
             raise KeyError(unknown(f"rung of {self.name}", rung, self.rungs)) from None
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            if self.check is not None:
+                self.check(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        return checked
 
     def choose(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the name of the rung that a call with these arguments would run."""

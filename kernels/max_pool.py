@@ -96,13 +96,13 @@ def backward_naive(
 ) -> Array:
     """Send each gradient to the element that was chosen."""
     dx = np.zeros(x_shape, dy.dtype)
-    naive_backward_loop(dy, argmax, size[1], stride, (pads[0], pads[2]), dx)
+    naive_backward_loop(dy, argmax, size, stride, (pads[0], pads[2]), dx)
     return dx
 
 
 @kernel
 def naive_backward_loop(
-    dy: Array, argmax: Array, kw: int, stride: Pair, corner: Pair, dx: Array
+    dy: Array, argmax: Array, size: Pair, stride: Pair, corner: Pair, dx: Array
 ) -> None:
     """dy, argmax (N, OH, OW, C) -> dx (N, H, W, C), which starts at zero."""
     n, oh, ow, channels = dy.shape
@@ -111,9 +111,12 @@ def naive_backward_loop(
             for a in range(oh):
                 for b in range(ow):
                     where = argmax[i, a, b, c]
-                    row = a * stride[0] - corner[0] + where // kw
-                    column = b * stride[1] - corner[1] + where % kw
-                    dx[i, row, column, c] += dy[i, a, b, c]
+                    row = a * stride[0] - corner[0] + where // size[1]
+                    column = b * stride[1] - corner[1] + where % size[1]
+                    inside = 0 <= row < dx.shape[1] and 0 <= column < dx.shape[2]
+                    # Always so for what forward gives; from others memory is safe.
+                    if inside and where < size[0] * size[1]:
+                        dx[i, row, column, c] += dy[i, a, b, c]
 
 
 def forward_numpy(

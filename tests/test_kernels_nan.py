@@ -44,7 +44,8 @@ def _nan_comes_out(name: str, rung: str, case: Case, position: int) -> bool:
     ]
     poisoned = args[position].reshape(-1)
     poisoned[poisoned.size // 2] = np.nan
-    result = REGISTRY[name][rung](*args, **case.settings)
+    # Without the ladder's check, which refuses some NaNs at once.
+    result = REGISTRY[name].rungs[rung](*args, **case.settings)
     outputs = [args[i] for i in case.in_place] if case.in_place else result
     if not isinstance(outputs, tuple | list):
         outputs = (outputs,)
