@@ -26,7 +26,7 @@ def _check_forward(
     x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool, count_include_pad: bool
 ) -> None:
     check_array("x", x)
-    check_windows(x.shape, size, stride, pads)
+    check_windows(x.shape, size, stride, pads, ceil_mode)
 
 
 def _check_backward(

@@ -24,7 +24,7 @@ from .windows import Pads, Pair, check_pooled, check_windows, out_shape, padded,
 
 def _check_forward(x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool) -> None:
     check_array("x", x)
-    check_windows(x.shape, size, stride, pads)
+    check_windows(x.shape, size, stride, pads, ceil_mode)
     if size[0] * size[1] > 256:
         raise ShapeError(
             f"max_pool: expected a window of at most 256 pixels (positions are bytes), got {size}"

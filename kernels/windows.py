@@ -36,7 +36,9 @@ def out_shape(
     return n, oh, ow, c
 
 
-def check_windows(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, pads: Pads) -> None:
+def check_windows(
+    x_shape: tuple[int, ...], kernel: Pair, stride: Pair, pads: Pads, ceil_mode: bool
+) -> None:
     """Raise ShapeError unless windows of this kind fit an input (N, H, W, C)."""
     if len(x_shape) != 4:
         raise ShapeError(f"x: expected shape (N, H, W, C), got {x_shape}")
@@ -50,10 +52,12 @@ def check_windows(x_shape: tuple[int, ...], kernel: Pair, stride: Pair, pads: Pa
             f"pooling: expected pads (top, bottom, left, right) smaller than the kernel {kernel}, "
             f"got {pads}; a window would hold padding alone"
         )
+    # In ceil mode a window may lack stride - 1 pixels, as in PyTorch.
+    least = [max(1, k - (s - 1) * ceil_mode) for k, s in zip(kernel, stride, strict=True)]
     h, w = x_shape[1] + pads[0] + pads[1], x_shape[2] + pads[2] + pads[3]
-    if h < kernel[0] or w < kernel[1] or min(x_shape[1:3]) < 1:
+    if h < least[0] or w < least[1] or min(x_shape[1:3]) < 1:
         raise ShapeError(
-            f"x: expected at least {kernel[0]}x{kernel[1]} pixels with padding {pads}, "
+            f"x: expected at least {least[0]}x{least[1]} pixels with padding {pads}, "
             f"got shape {x_shape}"
         )
 
@@ -68,8 +72,14 @@ def check_pooled(
     ceil_mode: bool,
 ) -> None:
     """Raise unless `a` is a float array shaped like the pooled output for `x_shape`."""
-    check_windows(x_shape, kernel, stride, pads)
+    check_windows(x_shape, kernel, stride, pads, ceil_mode)
     check_array(name, a, out_shape(x_shape, kernel, stride, pads, ceil_mode))
+
+
+def zero_padded(x: Array, pads: Pads) -> Array:
+    """Return a copy of x (N, H, W, C) with zeros around every map."""
+    top, bottom, left, right = pads
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
 def padded(x: Array, kernel: Pair, stride: Pair, pads: Pads, out: Pair, fill: float) -> Array:

@@ -126,7 +126,7 @@ class MaxPool2d(_Pool):
     Raises
     ------
     ShapeError
-        Where the image is smaller than a window.
+        Where the image is smaller than a window (in ceil mode, by a whole stride or more).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class AvgPool2d(_Pool):
     Raises
     ------
     ShapeError
-        Where the image is smaller than a window.
+        Where the image is smaller than a window (in ceil mode, by a whole stride or more).
     """
 
     def __init__(

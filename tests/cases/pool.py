@@ -30,6 +30,7 @@ WINDOWS = {
     "3x3_s2_pad1_ceil": _window((2, 6, 9, 3), (3, 3), (2, 2), (1, 1, 1, 1), True),
     "3x3_s1_pad1": _window((2, 3, 4, 5), (3, 3), (1, 1), (1, 1, 1, 1)),
     "2x3_uneven": _window((2, 6, 7, 4), (2, 3), (3, 1), (0, 1, 1, 2)),
+    "smaller_than_a_window_ceil": _window((2, 1, 2, 5), (2, 3), (2, 2), ceil_mode=True),
     "gaps": _window((2, 9, 9, 3), (2, 2), (4, 4), ceil_mode=True),
     "whole": _window((2, 3, 5, 7), (3, 5), (3, 5)),
     "1x1": _window((1, 1, 1, 1), (1, 1), (1, 1)),
