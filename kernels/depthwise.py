@@ -10,6 +10,10 @@ x (N, H, W, C), w (KH, KW, C), y (N, OH, OW, C); pads = (top, bottom, left, righ
 | numpy         | one shifted slice of the padded input per tap                              |
 | channels_last | a row of pixels is one vector, its border copied along; nine taps a pass    |
 
+The last two rungs multiply the zeros around a map like any pixel. So where a number is infinite
+or NaN (0 * inf is NaN), they give NaN along the border too, where the naive rung leaves the
+product out: forward for such a weight, backward for such a weight, pixel or gradient.
+
 There are few products per byte here (9 per number read), so memory decides: every number is
 read once from far away, then nine times from the first-level cache.
 """
@@ -25,7 +29,7 @@ from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty, empty_like
-from .windows import Pads, Pair, output_size
+from .windows import Pads, Pair, output_size, shifted, zero_padded
 
 # Products that make a chunk worth a thread: about 10 microseconds.
 CHUNK = 1 << 16
@@ -108,24 +112,13 @@ def naive_backward_loop(
 # --- numpy ----------------------------------------------------------------------------
 
 
-def _padded(x: Array, pads: Pads) -> Array:
-    top, bottom, left, right = pads
-    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-
-
-def _seen(padded: Array, tap: Pair, size: tuple[int, ...], stride: Pair) -> Array:
-    """View what one tap of the kernel sees: one pixel for every pixel of the output."""
-    (ky, kx), (oh, ow), (sh, sw) = tap, size, stride
-    return padded[:, ky : ky + (oh - 1) * sh + 1 : sh, kx : kx + (ow - 1) * sw + 1 : sw]
-
-
 def forward_numpy(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
     """Add up one shifted slice of the padded input per tap."""
     y = _output(x, w, stride, pads)
     y.fill(0)
-    padded = _padded(x, pads)
-    for tap in np.ndindex(*w.shape[:2]):
-        y += _seen(padded, tap, y.shape[1:3], stride) * w[tap]
+    padded, size = zero_padded(x, pads), (y.shape[1], y.shape[2])
+    for ky, kx in np.ndindex(*w.shape[:2]):
+        y += shifted(padded, ky, kx, stride, size) * w[ky, kx]
     return y
 
 
@@ -133,11 +126,12 @@ def backward_numpy(
     dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> tuple[Array, Array]:
     """Two whole-array expressions per tap, on the slices of the forward pass."""
-    padded, dw = _padded(x, pads), empty_like(w)
+    padded, dw, size = zero_padded(x, pads), empty_like(w), (dy.shape[1], dy.shape[2])
     dpadded = np.zeros_like(padded)
-    for tap in np.ndindex(*w.shape[:2]):
-        dw[tap] = (_seen(padded, tap, dy.shape[1:3], stride) * dy).sum((0, 1, 2), dtype=np.float64)
-        _seen(dpadded, tap, dy.shape[1:3], stride)[...] += dy * w[tap]
+    for ky, kx in np.ndindex(*w.shape[:2]):
+        seen = shifted(padded, ky, kx, stride, size)
+        dw[ky, kx] = (seen * dy).sum((0, 1, 2), dtype=np.float64)
+        shifted(dpadded, ky, kx, stride, size)[...] += dy * w[ky, kx]
     top, _, left, _ = pads
     dx = dpadded[:, top : top + x.shape[1], left : left + x.shape[2]]
     return np.ascontiguousarray(dx), dw

@@ -121,15 +121,16 @@ def output_size(
             f"window: expected kernel size, stride and dilation >= 1 and pads >= 0, got kernel "
             f"size {kernel_size}, stride {stride}, dilation {dilation}, pads {pads}"
         )
-    padded = (size[0] + pads[0] + pads[1], size[1] + pads[2] + pads[3])
+    wide = (size[0] + pads[0] + pads[1], size[1] + pads[2] + pads[3])
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True))
-    if padded[0] < reach[0] or padded[1] < reach[1] or min(size) < 1:
+    if wide[0] < reach[0] or wide[1] < reach[1] or min(size) < 1:
         raise ShapeError(
             f"window: expected a map of at least {reach[0]}x{reach[1]} (kernel {kernel_size}, "
             f"dilation {dilation}), got {size[0]}x{size[1]} with pads {pads}, "
-            f"{padded[0]}x{padded[1]} in all: the output would be empty"
+            f"{wide[0]}x{wide[1]} in all: the output would be empty"
         )
-    return (padded[0] - reach[0]) // stride[0] + 1, (padded[1] - reach[1]) // stride[1] + 1
+    oh = out_size(size[0], reach[0], stride[0], pads[0], pads[1], ceil_mode=False)
+    return oh, out_size(size[1], reach[1], stride[1], pads[2], pads[3], ceil_mode=False)
 
 
 def same_pads(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Pads:

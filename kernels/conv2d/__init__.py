@@ -13,6 +13,9 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 | blas  | a few rows of windows at a time are copied side by side, still in cache when      |
 |       | BLAS multiplies them; such parts, cut by shape alone, run side by side            |
 
+The last two rungs multiply the zeros around a map like any pixel: beside an infinite or NaN
+number (0 * inf is NaN) they give NaN where the naive rung leaves the product out.
+
 The windows of a whole batch (KH * KW times the input) are never stored by the last rung.
 A 1x1 convolution at stride 1 needs no copy at all; one group per channel is `depthwise`.
 

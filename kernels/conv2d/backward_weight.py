@@ -10,7 +10,7 @@ from .. import gemm
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel, run_blas
 from ..memory import empty
-from ..windows import Pads, Pair, output_size
+from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
 
 
@@ -82,7 +82,7 @@ def numpy(
 ) -> Array:
     """Sum over all windows, seen by strides alone; one product per group."""
     size = (dy.shape[1], dy.shape[2])
-    seen = share.window_view(share.padded(x, pads), kernel_size, size, stride, dilation)
+    seen = share.window_view(zero_padded(x, pads), kernel_size, size, stride, dilation)
     parts = zip(np.split(seen, groups, 5), np.split(dy, groups, 3), strict=True)
     dw = [np.tensordot(seen_g, dy_g, ((0, 1, 2), (0, 1, 2))) for seen_g, dy_g in parts]
     return np.concatenate(dw, axis=3)

@@ -55,12 +55,6 @@ def window_view(x: Array, kernel_size: Pair, size: Pair, stride: Pair, dilation:
     return np.lib.stride_tricks.as_strided(x, shape, strides)
 
 
-def padded(x: Array, pads: Pads) -> Array:
-    """Surround the maps with zeros."""
-    top, bottom, left, right = pads
-    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-
-
 @kernel
 def copy_windows(
     x: Array,

@@ -10,7 +10,7 @@ from .. import depthwise, gemm
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel, run_blas
 from ..memory import empty
-from ..windows import Pads, Pair, output_size
+from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
 
 # Output channels that are worth a copy of the windows of their own.
@@ -85,7 +85,7 @@ def numpy(
 ) -> Array:
     """View the padded input as windows by strides alone; one product per group."""
     size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
-    seen = share.window_view(share.padded(x, pads), w.shape[:2], size, stride, dilation)
+    seen = share.window_view(zero_padded(x, pads), w.shape[:2], size, stride, dilation)
     y = empty((len(x), *size, w.shape[3]), x.dtype)
     parts = zip(
         np.split(seen, groups, 5), np.split(w, groups, 3), np.split(y, groups, 3), strict=True
