@@ -7,6 +7,9 @@
 | PointwiseConv2d | (Cin, Cout)           | (Cout, Cin, 1, 1)      |
 | Linear          | (Cin, Cout)           | (Cout, Cin)            |
 
+A parameter that two layers share has one name here, the first; PyTorch lists it under both, so
+leave the second out of what is loaded.
+
 Behind a Flatten, features count as H, W, C here and as C, H, W there, so the rows of a Linear
 (and batch norm or PReLU between the two) are permuted. Which layers those are is found by
 tracing the model, which takes its `input_shape`.
@@ -86,12 +89,13 @@ def _entries(model: Module, input_shape: Sequence[int] | None) -> dict[str, _Ent
             "order; expected input_shape=(N, H, W, C), to find the layers behind"
         )
     images = {} if input_shape is None else _flattened(trace(model, input_shape))
-    entries = {}
+    entries, seen = {}, set()
     for path, module in model.named_modules():
         if isinstance(module, Dropout):
             continue  # PyTorch keeps no state for it
         for name, value in module._members():
-            if not isinstance(value, Module):
+            if not isinstance(value, Module) and id(value) not in seen:
+                seen.add(id(value))
                 entry = _entry(module, name, value.data, images.get(id(module)))
                 entries[f"{path}.{name}" if path else name] = entry
     return entries

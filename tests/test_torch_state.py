@@ -158,6 +158,15 @@ def test_a_linear_behind_a_linear_is_only_transposed() -> None:
     assert np.array_equal(state["1.bias"], net.state_dict()["1.bias"])
 
 
+def test_a_shared_parameter_goes_by_its_first_name() -> None:
+    net = Sequential(Linear(4, 4), Linear(4, 4))
+    net[1].weight = net[0].weight  # type: ignore[attr-defined]
+    state = to_torch_state_dict(net)
+    assert sorted(state) == ["0.bias", "0.weight", "1.bias"]
+    load_torch_state_dict(net, {name: a + 1 for name, a in state.items()})
+    assert np.array_equal(net.state_dict()["0.weight"], state["0.weight"].T + 1)
+
+
 def test_flattened_models_must_say_their_input_shape() -> None:
     with pytest.raises(ConfigError, match="input_shape"):
         to_torch_state_dict(_mixed())
