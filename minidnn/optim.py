@@ -7,7 +7,9 @@ saving work on whole arrays.
 
 Rules that follow from it: convert or reshape a model before the optimiser is built, change
 weights in place (``p.data[...] = new``), and keep one optimiser per parameter: a newer one
-takes the parameters over, and `step()` of the older raises.
+takes the parameters over, and `step()` of the older raises. And call every `backward()` before
+the step: a forward pass keeps the weights themselves, not copies, so its gradients would be
+those of the new weights.
 """
 
 from __future__ import annotations
