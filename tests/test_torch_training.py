@@ -3,8 +3,8 @@
 Training is chaotic in float32: rounding decides on which side of a kink (PReLU, max-pool) a
 value falls. At lr 0.05, PyTorch in float32 is off by 6e-2 from PyTorch in float64 after 20
 steps of the narrow net, and by as much from itself after a change of its weights by 1e-7. So
-the fast rate is compared in float64, tightly; for float32 the rate and depth are such that
-PyTorch's float32 stays within 1e-5 of its own float64, and 1e-3 then means something.
+the fast rate is compared in float64, tightly; for float32 the rate is low enough that rounding
+stays well below 1e-3: the whole network, with the statistics of 64 images, ends within 2e-4.
 """
 
 from __future__ import annotations
@@ -78,6 +78,12 @@ def test_twenty_fast_steps_in_float64() -> None:
     assert mine[-1] < 0.8 * mine[0]
 
 
-def test_two_steps_of_the_whole_quicknet() -> None:
+def test_two_fast_steps_of_the_whole_quicknet() -> None:
     mine, others = _losses({}, batch=8, steps=2, lr=0.05)
     np.testing.assert_allclose(mine, others, rtol=1e-3)
+
+
+def test_twenty_steps_of_the_whole_quicknet() -> None:
+    mine, others = _losses({}, batch=64, steps=20, lr=0.002)
+    np.testing.assert_allclose(mine, others, rtol=1e-3)
+    assert mine[-1] < 0.7 * mine[0]
