@@ -165,8 +165,8 @@ class Trainer:
         CheckpointError
             If the folder cannot be written to, or holds a run already.
         """
-        self._open()
         try:
+            self._open()
             # An overflow needs no warning of its own: it ends in the error that names its layer.
             with np.errstate(over="ignore", invalid="ignore"):
                 while not self.finished:

@@ -189,6 +189,18 @@ def test_another_machine_is_noted_but_not_refused(tmp_path: Path) -> None:
     assert "numpy was 1.0" in _trainer(tmp_path).restore(state)[0]
 
 
+def test_a_start_that_failed_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise CheckpointError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="no space"):
+        patch.setattr(checkpoint, "save", full)
+        _trainer(tmp_path, epochs=1).fit()
+    assert _trainer(tmp_path, epochs=1).fit()
+
+
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (9, 4)])
 def test_one_image_and_odd_batches_train(n: int, batch_size: int, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, batch_size=batch_size, epochs=1)
