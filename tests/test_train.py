@@ -195,9 +195,11 @@ def test_a_start_that_failed_can_be_repeated(
     def full(*_: Any) -> None:
         raise CheckpointError("no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="no space"):
+    trainer = _trainer(tmp_path, epochs=1)
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
-        _trainer(tmp_path, epochs=1).fit()
+        with pytest.raises(CheckpointError, match="no space"):
+            trainer.fit()
     assert _trainer(tmp_path, epochs=1).fit()
 
 
