@@ -1,13 +1,18 @@
-"""Explicit SIMD for Numba: the register tile every matrix product here is made of.
+"""Explicit SIMD for Numba: vectors as values, and the register tile of matrix products.
 
-Numba vectorises a loop over channels by itself, but it cannot keep a tile of sums in
-registers through a whole dot product. `dot_tile` can: it is an intrinsic, a function whose
-machine code we write out, here in LLVM's language through llvmlite (imported here alone).
+Numba vectorises a loop over channels by itself, but it does not keep several sums in
+registers at once. What is here does: intrinsics, functions whose machine code we write out
+in LLVM's language through llvmlite (imported here alone).
 
-One call computes ``C[rows, columns] (+)= sum over k of A[row, k] * B[k, column]``. On AVX-512
-the tile is 14 rows by 2 vectors of 16 columns: 28 sums, 2 vectors of B and the broadcast of
-A fill the 32 registers. Each step of k loads 2 vectors and does 28 fused multiply-adds, so
-arithmetic, not memory, is the limit.
+`load`, `store`, `multiply_add` and `zero` work on vectors of `LANES` float32 values, which a
+kernel holds in plain variables; they cannot be put into tuples or arrays. `depthwise` is
+written with them.
+
+`dot_tile` is a whole loop, because Numba has no way to name 28 variables by index. One call
+computes ``C[rows, columns] (+)= sum over k of A[row, k] * B[k, column]``. On AVX-512 the tile
+is 14 rows by 2 vectors of 16 columns: 28 sums, 2 vectors of B and the broadcast of A fill the
+32 registers. Each step of k loads 2 vectors and does 28 fused multiply-adds, so arithmetic,
+not memory, is the limit.
 
 Tiles at the edge need no code of their own: rows past the end read the last row again and
 are not stored, columns past the end are masked off in loads and stores alike.
@@ -20,12 +25,14 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import extending
-from numba.core import types
+from numba.core import datamodel, types
 
 from .jit import target
 
 _intrinsic: Any = extending.intrinsic
 _types: Any = types
+_register_model: Any = extending.register_model
+_datamodel: Any = datamodel
 
 
 class Tile(NamedTuple):
@@ -83,11 +90,98 @@ def instruction_set() -> str:
 
 ISA = instruction_set()
 TILE = TILES[ISA]
+LANES = TILE.lanes
 TILE_ROWS, TILE_COLUMNS = TILE.rows, TILE.columns  # kernels read plain numbers
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 _F32 = ir.FloatType()
+
+
+# --- vectors as values ------------------------------------------------------------------
+
+_VECTOR = ir.VectorType(_F32, LANES)
+
+
+# Numba's base classes have no types that mypy could check these two against.
+class _VectorType(_types.Type):  # type: ignore[misc]
+    """Numba's name for a vector in a register."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+class _VectorModel(_datamodel.PrimitiveModel):  # type: ignore[misc]
+    """A vector is passed around as LLVM's vector type."""
+
+    def __init__(self, manager: Any, front_end_type: Any) -> None:
+        super().__init__(manager, front_end_type, _VECTOR)
+
+
+_register_model(_VectorType)(_VectorModel)
+_vector = _VectorType()
+
+
+def _declare(module: Any, name: str, returns: Any, arguments: list[Any]) -> Any:
+    if name in module.globals:
+        return module.globals[name]
+    return ir.Function(module, ir.FunctionType(returns, arguments), name=name)
+
+
+def _fused(module: Any, vector: Any) -> Any:
+    """Declare LLVM's a * b + c on vectors, which llvmlite's own helper does not know."""
+    # Without FMA instructions `llvm.fma` becomes a library call; fmuladd may round twice.
+    name = "llvm.fmuladd" if ISA == "portable" else "llvm.fma"
+    return _declare(module, f"{name}.v{vector.count}f32", vector, [vector] * 3)
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, _VECTOR.as_pointer())
+
+
+def _load(typing_context: Any, address: Any) -> Any:
+    """Read `LANES` float32 values from an address (an integer); any alignment will do."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_pointer(builder, arguments[0]), align=4)
+
+    return _vector(_types.int64), codegen
+
+
+def _store(typing_context: Any, vector: Any, address: Any) -> Any:
+    """Write a vector to an address; any alignment will do."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[0], _pointer(builder, arguments[1]), align=4)
+        return context.get_dummy_value()
+
+    return _types.void(_vector, _types.int64), codegen
+
+
+def _zero(typing_context: Any) -> Any:
+    """Return a vector of zeros."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(_VECTOR, [0.0] * LANES)
+
+    return _vector(), codegen
+
+
+def _multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, lane by lane: one instruction where the CPU has it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.call(_fused(builder.module, _VECTOR), arguments)
+
+    return _vector(_vector, _vector, _vector), codegen
+
+
+load: Any = _intrinsic(_load)
+store: Any = _intrinsic(_store)
+zero: Any = _intrinsic(_zero)
+multiply_add: Any = _intrinsic(_multiply_add)
+
+# --- the register tile of matrix products -------------------------------------------------
 
 
 class _Emitter:
@@ -111,25 +205,19 @@ class _Emitter:
         self.zero = ir.Constant(self.vector, [0.0] * tile.lanes)
         pointer = self.vector.as_pointer()
         suffix = f"v{tile.lanes}f32"
-        # Without FMA instructions `llvm.fma` becomes a library call; fmuladd may round twice.
-        fma = "llvm.fmuladd" if ISA == "portable" else "llvm.fma"
-        self.fma = self._declare(f"{fma}.{suffix}", self.vector, [self.vector] * 3)
-        self.masked_load = self._declare(
+        self.fma = _fused(builder.module, self.vector)
+        self.masked_load = _declare(
+            builder.module,
             f"llvm.masked.load.{suffix}.p0",
             self.vector,
             [pointer, _I32, self.mask_type, self.vector],
         )
-        self.masked_store = self._declare(
+        self.masked_store = _declare(
+            builder.module,
             f"llvm.masked.store.{suffix}.p0",
             ir.VoidType(),
             [self.vector, pointer, _I32, self.mask_type],
         )
-
-    def _declare(self, name: str, returns: Any, arguments: list[Any]) -> Any:
-        module = self.builder.module
-        if name in module.globals:
-            return module.globals[name]
-        return ir.Function(module, ir.FunctionType(returns, arguments), name=name)
 
     def offset(self, address: Any, elements: Any) -> Any:
         """Return an address so many float32 values further on."""

@@ -108,7 +108,7 @@ def blas(
     kernel_size = w.shape[:2]
     if w.shape[2] == 1 and w.shape[3] == groups and dilation == (1, 1):
         kernels = w.reshape(*kernel_size, groups)
-        return depthwise.forward_channels_last(x, kernels, stride=stride, pads=pads)
+        return depthwise.forward["simd"](x, kernels, stride=stride, pads=pads)
     size = output_size(x.shape[1:3], kernel_size, stride=stride, pads=pads, dilation=dilation)
     y = empty((len(x), *size, w.shape[3]), x.dtype)
     matrix, y_rows = w.reshape(-1, w.shape[3]), y.reshape(-1, w.shape[3])

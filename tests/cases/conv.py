@@ -85,6 +85,9 @@ DEPTHWISE: dict[str, tuple[tuple[int, ...], tuple[int, int], dict[str, Any]]] = 
     "2x4_uneven": ((2, 5, 7, 3), (2, 4), {"stride": (1, 3), "pads": (2, 0, 1, 3)}),
     "pads_wider_than_kernel": ((1, 2, 3, 2), (3, 3), {"pads": (4, 3, 5, 3)}),
     "rows_not_read": ((2, 7, 7, 2), (2, 2), {"stride": (3, 3)}),
+    "vectors_valid": ((2, 5, 7, 16), (3, 3), {}),
+    "vectors_1x1_map": ((1, 1, 1, 48), (3, 3), {"pads": (1, 1, 1, 1)}),
+    "vectors_wide_uneven_pads": ((2, 5, 6, 32), (3, 3), {"pads": (3, 0, 2, 4)}),
     "chunks": ((16, 9, 9, 64), (3, 3), {"pads": (1, 1, 1, 1)}),
 }
 for name, (x, k, settings) in DEPTHWISE.items():

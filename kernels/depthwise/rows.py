@@ -1,21 +1,9 @@
-"""Depthwise convolution: every channel has a kernel of its own (Sifre 2014; QuickNet s. 2.3).
+"""Depthwise convolution by rows of pixels: the rung channels_last.
 
-    y[n, oy, ox, c] = sum over ky, kx of x[n, oy*s + ky - top, ox*s + kx - left, c] * w[ky, kx, c]
-
-x (N, H, W, C), w (KH, KW, C), y (N, OH, OW, C); pads = (top, bottom, left, right).
-
-| rung          | the one idea                                                               |
-|---------------|----------------------------------------------------------------------------|
-| naive         | the sum as it stands, six loops, one bounds test per product               |
-| numpy         | one shifted slice of the padded input per tap                              |
-| channels_last | a row of pixels is one vector, its border copied along; nine taps a pass    |
-
-The last two rungs multiply the zeros around a map like any pixel. So where a number is infinite
-or NaN (0 * inf is NaN), they give NaN along the border too, where the naive rung leaves the
-product out: forward for such a weight, backward for such a weight, pixel or gradient.
-
-There are few products per byte here (9 per number read), so memory decides: every number is
-read once from far away, then nine times from the first-level cache.
+A row of pixels with their channels is one long vector, and so is what a tap of the kernel
+sees of it: the row shifted by kx * C. The weights are repeated for a few pixels to match.
+Rows are first copied, with their border of zeros, to a place that stays in cache. The copy
+puts every stride-th pixel side by side, so that a tap's pixels are contiguous at any stride.
 """
 
 from __future__ import annotations
@@ -25,123 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .checks import Array, ShapeError, check_array
-from .jit import chunks, kernel, parallel, prange
-from .ladder import Ladder
-from .memory import empty, empty_like
-from .windows import Pads, Pair, output_size, shifted, zero_padded
+from ..checks import Array
+from ..jit import chunks, kernel, parallel, prange
+from ..memory import empty, empty_like
+from ..windows import Pads, Pair
+from .plain import new_output
 
 # Products that make a chunk worth a thread: about 10 microseconds.
 CHUNK = 1 << 16
-
-
-def _check_forward(
-    x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[int, ...]:
-    check_array("x", x, ("N", "H", "W", "C"))
-    check_array("w", w, ("KH", "KW", x.shape[3]), like=x)
-    if x.shape[0] < 1 or x.shape[3] < 1:
-        raise ShapeError(f"x: expected at least one image and one channel, got shape {x.shape}")
-    return output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads)
-
-
-def _check_backward(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> None:
-    size = _check_forward(x, w, stride=stride, pads=pads)
-    check_array("dy", dy, (x.shape[0], *size, x.shape[3]), like=x)
-
-
-def _output(x: Array, w: Array, stride: Pair, pads: Pads) -> Array:
-    oh, ow = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads)
-    return empty((x.shape[0], oh, ow, x.shape[3]), x.dtype)
-
-
-# --- naive ----------------------------------------------------------------------------
-
-
-def forward_naive(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
-    """Six plain loops and a bounds test."""
-    y = _output(x, w, stride, pads)
-    naive_forward_loop(x, w, y, stride, pads)
-    return y
-
-
-@kernel
-def naive_forward_loop(x: Array, w: Array, y: Array, stride: Pair, pads: Pads) -> None:
-    """x (N, H, W, C), w (KH, KW, C) -> y (N, OH, OW, C)."""
-    for n in range(y.shape[0]):
-        for oy in range(y.shape[1]):
-            for ox in range(y.shape[2]):
-                for c in range(y.shape[3]):
-                    total = x.dtype.type(0)
-                    for ky in range(w.shape[0]):
-                        for kx in range(w.shape[1]):
-                            iy, ix = oy * stride[0] + ky - pads[0], ox * stride[1] + kx - pads[2]
-                            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
-                                total += x[n, iy, ix, c] * w[ky, kx, c]
-                    y[n, oy, ox, c] = total
-
-
-def backward_naive(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """The same loops: each product of the forward pass hands its gradient to both factors."""
-    dx, dw = np.zeros_like(x), np.zeros(w.shape)
-    naive_backward_loop(dy, x, w, dx, dw, stride, pads)
-    return dx, dw.astype(w.dtype)
-
-
-@kernel
-def naive_backward_loop(
-    dy: Array, x: Array, w: Array, dx: Array, dw: Array, stride: Pair, pads: Pads
-) -> None:
-    """dy (N, OH, OW, C), x, w -> dx (N, H, W, C), dw (KH, KW, C) float64; both start at zero."""
-    for n in range(dy.shape[0]):
-        for oy in range(dy.shape[1]):
-            for ox in range(dy.shape[2]):
-                for c in range(dy.shape[3]):
-                    for ky in range(w.shape[0]):
-                        for kx in range(w.shape[1]):
-                            iy, ix = oy * stride[0] + ky - pads[0], ox * stride[1] + kx - pads[2]
-                            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
-                                dx[n, iy, ix, c] += dy[n, oy, ox, c] * w[ky, kx, c]
-                                dw[ky, kx, c] += dy[n, oy, ox, c] * x[n, iy, ix, c]
-
-
-# --- numpy ----------------------------------------------------------------------------
-
-
-def forward_numpy(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
-    """Add up one shifted slice of the padded input per tap."""
-    y = _output(x, w, stride, pads)
-    y.fill(0)
-    padded, size = zero_padded(x, pads), (y.shape[1], y.shape[2])
-    for ky, kx in np.ndindex(*w.shape[:2]):
-        y += shifted(padded, ky, kx, stride, size) * w[ky, kx]
-    return y
-
-
-def backward_numpy(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """Two whole-array expressions per tap, on the slices of the forward pass."""
-    padded, dw, size = zero_padded(x, pads), empty_like(w), (dy.shape[1], dy.shape[2])
-    dpadded = np.zeros_like(padded)
-    for ky, kx in np.ndindex(*w.shape[:2]):
-        seen = shifted(padded, ky, kx, stride, size)
-        dw[ky, kx] = (seen * dy).sum((0, 1, 2), dtype=np.float64)
-        shifted(dpadded, ky, kx, stride, size)[...] += dy * w[ky, kx]
-    top, _, left, _ = pads
-    dx = dpadded[:, top : top + x.shape[1], left : left + x.shape[2]]
-    return np.ascontiguousarray(dx), dw
-
-
-# --- channels_last --------------------------------------------------------------------
-# A row of pixels with their channels is one long vector, and so is what a tap of the kernel
-# sees of it: the row shifted by kx * C. The weights are repeated for a few pixels to match.
-# Rows are first copied, with their border of zeros, to a place that stays in cache. The copy
-# puts every stride-th pixel side by side, so that a tap's pixels are contiguous at any stride.
 
 # Length of the vectors that the innermost loops run over: long against the cost of a loop,
 # and nine of them fit the first-level cache.
@@ -177,7 +56,7 @@ def _repeated(w: Array, pixels: int) -> Array:
     return result
 
 
-def _chunks(lines: int, products: int) -> int:
+def cut(lines: int, products: int) -> int:
     """Cut that many rows of maps, with that many products in all, into chunks by shape alone."""
     return chunks(lines, max(1, CHUNK * lines // max(1, products)))
 
@@ -195,7 +74,7 @@ def forward_channels_last(
     x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> Array:
     """Pixels and channels of a row are one vector; a copy with zeros around hides the border."""
-    y = _output(x, w, stride, pads)
+    y = new_output(x, w, stride, pads)
     _slide(x, w, y, stride, (1, 1), (pads[0], pads[2]))
     return y
 
@@ -203,7 +82,7 @@ def forward_channels_last(
 def _slide(x: Array, w: Array, y: Array, stride: Pair, step: Pair, pads: Pair) -> None:
     """Fill y with w slid over x in strides, where pixels of x stand `step` apart."""
     lines, width, c = y.shape[0] * y.shape[1], y.shape[2], y.shape[3]
-    ring = _ring(_chunks(lines, y.size * w.shape[0] * w.shape[1]), w, width, stride[1])
+    ring = _ring(cut(lines, y.size * w.shape[0] * w.shape[1]), w, width, stride[1])
     pixels = _pixels(width, c)
     slide_loop(x, _repeated(w, pixels), y, ring, pixels * c, stride[0], step, pads)
 
@@ -334,7 +213,7 @@ def backward_channels_last(
 
     lines, width = dy.shape[0] * dy.shape[1], dy.shape[2]
     # A chunk's own dw is written and read once more: keep them few against the input.
-    n_chunks = _chunks(lines, dy.size * w.shape[0] * w.shape[1])
+    n_chunks = cut(lines, dy.size * w.shape[0] * w.shape[1])
     n_chunks = min(n_chunks, max(1, x.size // (4 * w.size)))
     # dw keeps a sum for each pixel of the vector; they are added up at the end.
     size = _pixels(width, w.shape[2]) * w.shape[2]
@@ -392,19 +271,3 @@ def add_six(row: Array, g: Array, h: Array, dw: Array, start: int, c: int) -> No
         dw0[i] += x0[i] * g[i] + z0[i] * h[i]
         dw1[i] += x1[i] * g[i] + z1[i] * h[i]
         dw2[i] += x2[i] * g[i] + z2[i] * h[i]
-
-
-forward = Ladder(
-    "depthwise.forward",
-    check=_check_forward,
-    naive=forward_naive,
-    numpy=forward_numpy,
-    channels_last=forward_channels_last,
-)
-backward = Ladder(
-    "depthwise.backward",
-    check=_check_backward,
-    naive=backward_naive,
-    numpy=backward_numpy,
-    channels_last=backward_channels_last,
-)
