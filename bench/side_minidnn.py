@@ -77,6 +77,7 @@ class _Training:
     def __init__(self, batch: int) -> None:
         self.net = QuickNet(dropout=0.0, rng=np.random.default_rng(5))
         self.x, self.labels = pictures(batch)
+        minidnn.fuse(self.net, self.x.shape)
         self.loss = minidnn.CrossEntropyLoss(label_smoothing=SMOOTHING)
         self.optimizer = minidnn.SGD(
             minidnn.decay_groups(self.net, WEIGHT_DECAY), LR, MOMENTUM, nesterov=True

@@ -160,6 +160,12 @@ def _given(rng: np.random.Generator) -> tuple[Any, ...]:
     return x, gamma, beta, mean, var**2 + 0.5
 
 
+def _activated(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Draw dy, x, gamma, beta, slope and x's own mean and variance."""
+    dy, x, gamma, mean, var = _statistics(rng)
+    return dy, x, gamma, *normal(_c, _c)(rng), mean, var
+
+
 _EPS = {"eps": 1e-5}
 WORKLOADS |= {
     "bias.forward": [Workload(_label, normal(_x, _c))],
@@ -173,6 +179,8 @@ WORKLOADS |= {
     "batchnorm.forward": [Workload(_label, normal(_x, _c, _c), _EPS, terms=_rows)],
     "batchnorm.inference": [Workload(_label, _given, _EPS, terms=4)],
     "batchnorm.backward": [Workload(_label, _statistics, _EPS, terms=_rows)],
+    "batchnorm_prelu.forward": [Workload(_label, normal(_x, _c, _c, _c), _EPS, terms=_rows)],
+    "batchnorm_prelu.backward": [Workload(_label, _activated, _EPS, terms=_rows)],
     "batchnorm.inference_backward": [Workload(_label, _statistics, _EPS, terms=_rows)],
 }
 

@@ -30,7 +30,7 @@ BLOCK = 32  # rows summed in the input's own precision
 GRAIN = 64  # rows that make a chunk worth a thread
 
 
-def _check_forward(x: Array, gamma: Array, beta: Array, *, eps: float) -> None:
+def check_forward(x: Array, gamma: Array, beta: Array, *, eps: float) -> None:
     check_array("x", x)
     if x.ndim < 2 or x.size == 0:
         raise ShapeError(f"x: expected shape (..., C) with at least one row, got {x.shape}")
@@ -48,14 +48,14 @@ def _check_inference(
         check_array(name, a, x.shape[-1:], like=x)
 
 
-def _check_backward(
+def check_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> None:
     _check_inference(x, gamma, gamma, mean, var, eps=eps)
     check_array("dy", dy, x.shape, like=x)
 
 
-def _rows(x: Array) -> Array:
+def as_rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
@@ -63,7 +63,7 @@ def _rows(x: Array) -> Array:
 quiet = np.errstate(invalid="ignore", over="ignore")
 
 
-def _inverse_std(var: Array, eps: float) -> Array:
+def inverse_std(var: Array, eps: float) -> Array:
     """1 / sqrt(var + eps) in float64."""
     inverse: Array = 1 / np.sqrt(var.astype(np.float64) + eps)
     return inverse
@@ -74,7 +74,7 @@ def _inverse_std(var: Array, eps: float) -> Array:
 
 def forward_naive(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
     """Follow algorithm 1 channel by channel: jumps through memory by a whole row each time."""
-    rows, y = _rows(x), empty_like(_rows(x))
+    rows, y = as_rows(x), empty_like(as_rows(x))
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
     naive_forward_loop(rows, gamma, beta, eps, y, mean, var)
     return y.reshape(x.shape), mean, var
@@ -105,8 +105,8 @@ def inference_naive(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
 ) -> Array:
     """Write the formula down: a square root and a division per element."""
-    y = empty_like(_rows(x))
-    naive_inference_loop(_rows(x), gamma, beta, mean, var, eps, y)
+    y = empty_like(as_rows(x))
+    naive_inference_loop(as_rows(x), gamma, beta, mean, var, eps, y)
     return y.reshape(x.shape)
 
 
@@ -124,9 +124,9 @@ def backward_naive(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """Two loops over a channel's column: the two sums, then dx."""
-    dx = empty_like(_rows(x))
+    dx = empty_like(as_rows(x))
     dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
-    naive_backward_loop(_rows(dy), _rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
+    naive_backward_loop(as_rows(dy), as_rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
     return dx.reshape(x.shape), dgamma, dbeta
 
 
@@ -162,9 +162,9 @@ def inference_backward_naive(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """With fixed statistics dx is dy times a constant per channel."""
-    dx = empty_like(_rows(x))
+    dx = empty_like(as_rows(x))
     dgamma, dbeta = np.zeros(gamma.shape), np.zeros(gamma.shape)
-    naive_inference_backward_loop(_rows(dy), _rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
+    naive_inference_backward_loop(as_rows(dy), as_rows(x), gamma, mean, var, eps, dx, dgamma, dbeta)
     return dx.reshape(x.shape), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
@@ -195,7 +195,7 @@ def naive_inference_backward_loop(
 @quiet
 def forward_numpy(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
     """Whole arrays at a time, statistics in float64: several temporary arrays as large as x."""
-    wide = _rows(x).astype(np.float64)
+    wide = as_rows(x).astype(np.float64)
     mean, var = wide.mean(axis=0), wide.var(axis=0)
     y = gamma * (wide - mean) / np.sqrt(var + eps) + beta
     return y.astype(x.dtype).reshape(x.shape), mean.astype(x.dtype), var.astype(x.dtype)
@@ -206,14 +206,14 @@ def inference_numpy(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
 ) -> Array:
     """Whole arrays at a time."""
-    y: Array = gamma * (x - mean) * _inverse_std(var, eps).astype(x.dtype) + beta
+    y: Array = gamma * (x - mean) * inverse_std(var, eps).astype(x.dtype) + beta
     return y
 
 
 def _sums_numpy(dy: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
     """Return the sums over rows of dy * xhat and of dy, in float64."""
-    wide = _rows(dy).astype(np.float64)
-    return (wide * (_rows(x) - mean)).sum(axis=0) * inverse, wide.sum(axis=0)
+    wide = as_rows(dy).astype(np.float64)
+    return (wide * (as_rows(x) - mean)).sum(axis=0) * inverse, wide.sum(axis=0)
 
 
 @quiet
@@ -221,7 +221,7 @@ def backward_numpy(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """Whole arrays at a time."""
-    inverse, rows = _inverse_std(var, eps), x.size // x.shape[-1]
+    inverse, rows = inverse_std(var, eps), x.size // x.shape[-1]
     dgamma, dbeta = _sums_numpy(dy, x, mean, inverse)
     xhat = (x - mean) * inverse
     dx = gamma * inverse * (dy - (dbeta + xhat * dgamma) / rows)
@@ -233,7 +233,7 @@ def inference_backward_numpy(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """Whole arrays at a time."""
-    inverse = _inverse_std(var, eps)
+    inverse = inverse_std(var, eps)
     dgamma, dbeta = _sums_numpy(dy, x, mean, inverse)
     dx = dy * (gamma * inverse).astype(x.dtype)
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
@@ -245,16 +245,22 @@ def inference_backward_numpy(
 @quiet
 def forward_fused(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
     """Read x once for both statistics and once for the result, in memory order."""
-    rows = _rows(x)
+    mean, var = statistics(x)
+    y = _normalise(x, gamma, beta, mean, inverse_std(var, eps))
+    return y, mean.astype(x.dtype), var.astype(x.dtype)
+
+
+def statistics(x: Array) -> tuple[Array, Array]:
+    """Return mean and biased variance over all axes but the last, float64, in one pass over x."""
+    rows, channels = as_rows(x), x.shape[-1]
     n_chunks = chunks(len(rows), GRAIN)
-    stats = np.zeros((n_chunks, 2, gamma.size))
-    statistics_loop(rows, np.empty((n_chunks, 2, gamma.size), x.dtype), stats)
+    stats = np.zeros((n_chunks, 2, channels))
+    statistics_loop(rows, np.empty((n_chunks, 2, channels), x.dtype), stats)
     counts = np.diff(np.arange(n_chunks + 1) * len(rows) // n_chunks)[:, None]
     means = stats[:, 0]
     mean = (counts * means).sum(axis=0) / len(rows)
     var = (stats[:, 1] + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
-    y = _normalise(x, gamma, beta, mean, _inverse_std(var, eps))
-    return y, mean.astype(x.dtype), var.astype(x.dtype)
+    return mean, var
 
 
 @parallel
@@ -289,18 +295,24 @@ def statistics_loop(x: Array, sums: Array, stats: Array) -> None:
 
 @quiet
 def _normalise(x: Array, gamma: Array, beta: Array, mean: Array, inverse: Array) -> Array:
-    """(x - mean) * scale + shift, with what rounding took from the mean put into the shift."""
-    rounded = mean.astype(x.dtype)
-    scale = gamma * inverse
-    shift = beta - (mean - rounded) * scale
-    y, rows = empty_like(x), _rows(x)
-    affine_loop(
-        rows, rounded, scale.astype(x.dtype), shift.astype(x.dtype), _rows(y), _row_chunks(rows)
-    )
+    """(x - mean) * scale + shift in one pass."""
+    y, rows = empty_like(x), as_rows(x)
+    affine_loop(rows, *affine(gamma, beta, mean, inverse), as_rows(y), row_chunks(rows))
     return y
 
 
-def _row_chunks(rows: Array) -> int:
+def affine(gamma: Array, beta: Array, mean: Array, inverse: Array) -> tuple[Array, Array, Array]:
+    """Return mean, scale and shift in gamma's dtype; mean and inverse are float64.
+
+    What rounding took from the mean is put into the shift.
+    """
+    rounded = mean.astype(gamma.dtype)
+    scale = gamma * inverse
+    shift = beta - (mean - rounded) * scale
+    return rounded, scale.astype(gamma.dtype), shift.astype(gamma.dtype)
+
+
+def row_chunks(rows: Array) -> int:
     """Chunks of at least 8,192 elements for loops that sum nothing over rows."""
     return chunks(len(rows), max(1, (1 << 13) // rows.shape[1]))
 
@@ -320,15 +332,15 @@ def inference_fused(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
 ) -> Array:
     """One pass: the root and the division are done once per channel."""
-    return _normalise(x, gamma, beta, mean.astype(np.float64), _inverse_std(var, eps))
+    return _normalise(x, gamma, beta, mean.astype(np.float64), inverse_std(var, eps))
 
 
 def _sums_fused(dy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
     """Return the sums over rows of dy and of dy * (x - mean), in float64."""
-    rows = _rows(x)
+    rows = as_rows(x)
     n_chunks = chunks(len(rows), GRAIN)
     partial = np.zeros((n_chunks, 2, mean.size))
-    sums_loop(_rows(dy), rows, mean, np.empty(partial.shape, x.dtype), partial)
+    sums_loop(as_rows(dy), rows, mean, np.empty(partial.shape, x.dtype), partial)
     sum_dy, sum_dy_x = partial.sum(axis=0)
     return sum_dy, sum_dy_x
 
@@ -359,13 +371,15 @@ def backward_fused(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """One pass for the two sums, one for dx, which is then linear in dy and x per channel."""
-    inverse, rows = _inverse_std(var, eps), _rows(x)
+    inverse, rows = inverse_std(var, eps), as_rows(x)
     sum_dy, sum_dy_x = _sums_fused(dy, x, mean)
     scale = gamma * inverse
     by_x = (-scale * inverse**2 * sum_dy_x / len(rows)).astype(x.dtype)
     shift = (-scale * sum_dy / len(rows)).astype(x.dtype)
     dx = empty_like(x)
-    dx_loop(_rows(dy), rows, mean, scale.astype(x.dtype), by_x, shift, _rows(dx), _row_chunks(rows))
+    dx_loop(
+        as_rows(dy), rows, mean, scale.astype(x.dtype), by_x, shift, as_rows(dx), row_chunks(rows)
+    )
     return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)
 
 
@@ -394,17 +408,17 @@ def inference_backward_fused(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> tuple[Array, Array, Array]:
     """The sums of `backward`, and dy scaled per channel by the loop of `inference`."""
-    inverse, zeros = _inverse_std(var, eps), np.zeros_like(gamma)
+    inverse, zeros = inverse_std(var, eps), np.zeros_like(gamma)
     sum_dy, sum_dy_x = _sums_fused(dy, x, mean)
-    dx, rows = empty_like(x), _rows(dy)
+    dx, rows = empty_like(x), as_rows(dy)
     scale = (gamma * inverse).astype(x.dtype)
-    affine_loop(rows, zeros, scale, zeros, _rows(dx), _row_chunks(rows))
+    affine_loop(rows, zeros, scale, zeros, as_rows(dx), row_chunks(rows))
     return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)
 
 
 forward = Ladder(
     "batchnorm.forward",
-    check=_check_forward,
+    check=check_forward,
     naive=forward_naive,
     numpy=forward_numpy,
     fused=forward_fused,
@@ -418,14 +432,14 @@ inference = Ladder(
 )
 backward = Ladder(
     "batchnorm.backward",
-    check=_check_backward,
+    check=check_backward,
     naive=backward_naive,
     numpy=backward_numpy,
     fused=backward_fused,
 )
 inference_backward = Ladder(
     "batchnorm.inference_backward",
-    check=_check_backward,
+    check=check_backward,
     naive=inference_backward_naive,
     numpy=inference_backward_numpy,
     fused=inference_backward_fused,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidnn.arithmetic import concat, pad
+    from minidnn.fusion import fuse, unfuse
     from minidnn.gradcheck import check_gradients
     from minidnn.graph import trace
     from minidnn.layers.activation import LeakyReLU, PReLU, ReLU
@@ -71,6 +72,7 @@ _HOME = {
     "concat": "arithmetic",
     "cross_entropy": "losses",
     "decay_groups": "optim",
+    "fuse": "fusion",
     "load_torch_state_dict": "torch_state",
     "log_softmax": "losses",
     "mse_loss": "losses",
@@ -80,6 +82,7 @@ _HOME = {
     "softmax": "losses",
     "to_torch_state_dict": "torch_state",
     "trace": "graph",
+    "unfuse": "fusion",
 }
 
 __all__ = [
@@ -116,6 +119,7 @@ __all__ = [
     "concat",
     "cross_entropy",
     "decay_groups",
+    "fuse",
     "load_torch_state_dict",
     "log_softmax",
     "mse_loss",
@@ -125,6 +129,7 @@ __all__ = [
     "softmax",
     "to_torch_state_dict",
     "trace",
+    "unfuse",
 ]
 
 # `minidnn/kernels` and `minidnn/models` are symbolic links in a checkout. Where links became

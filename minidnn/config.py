@@ -104,6 +104,7 @@ class Config:
         0.0, "shift by up to this share of the side, instead of pad", low=0, below=1
     )
     cutout: int = _setting(0, "side of a square erased at random", low=0)
+    fuse: bool = _setting(True, "join layers that share memory; off: every layer on its own")
     report_test: bool = _setting(False, "report on the test set after each epoch")
     log_steps: int = _setting(50, "a line in the log every so many steps", low=1)
     checkpoint_seconds: float = _setting(60.0, "between checkpoints", low=0, free=True)

@@ -127,7 +127,7 @@ class Op:
         arrays = [None if p is None else p.data for p in parents]
         y, backward = self.function(*arrays, **settings)
         out = Tensor(y)
-        needs_grad = _state.grad_enabled and any(p is not None and p.requires_grad for p in parents)
+        needs_grad = on_tape(*parents)
         if needs_grad or _state.recorder is not None:
             node = Node(self, parents, settings, backward)
             if needs_grad:
@@ -135,6 +135,11 @@ class Op:
             if _state.recorder is not None:
                 _state.recorder(node, out)
         return out
+
+
+def on_tape(*inputs: Tensor | None) -> bool:
+    """Tell whether an op on these inputs would be kept on the tape."""
+    return _state.grad_enabled and any(p is not None and p.requires_grad for p in inputs)
 
 
 @overload

@@ -28,6 +28,7 @@ from minidnn.data import Augment, Batches, Splits
 from minidnn.errors import CheckpointError, NonFiniteError
 from minidnn.evaluation import Evaluation, evaluate, evaluating
 from minidnn.finite import check_finite, first_bad_layer
+from minidnn.fusion import fuse
 from minidnn.losses import cross_entropy
 from minidnn.module import Module
 from minidnn.optim import EMA, clip_grad_norm
@@ -116,6 +117,8 @@ class Trainer:
     ) -> None:
         self.model, self.config, self.splits, self.folder = model, config, splits, folder
         self.observer = observer or Observer()
+        if config.fuse:
+            fuse(model, (2, *splits.train.input_shape))
         augment = Augment(config.pad, config.pad_mode, config.flip, config.shift, config.cutout)
         self.train_batches = Batches(
             splits.train, batch_size=config.batch_size, seed=config.seed, augment=augment

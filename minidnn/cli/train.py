@@ -53,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="any setting, such as optimizer=adam or model.stem=32; may be repeated",
     )  # fmt: skip
     parser.add_argument(
+        "--no-fuse", action="store_const", const=False, dest="fuse",
+        help="run every layer on its own: slower, same results to rounding",
+    )  # fmt: skip
+    parser.add_argument(
         "--report-test", action="store_true", default=None, dest="report_test",
         help="report on the test set after each epoch; nothing is chosen by it",
     )  # fmt: skip
@@ -81,7 +85,7 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     from minidnn.config import parse_assignment, read_toml
 
     given = read_toml(Path(args.config)) if args.config else {}
-    for name in ("model", *OPTIONS, "report_test"):
+    for name in ("model", *OPTIONS, "fuse", "report_test"):
         value = getattr(args, name)
         if value is not None:
             given[name] = value

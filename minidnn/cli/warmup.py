@@ -46,6 +46,7 @@ def _train_once(name: str, batch_size: int) -> None:
     from minidnn.config import resolve
     from minidnn.data import Augment, Batches, draw_shapes
     from minidnn.evaluation import evaluate
+    from minidnn.fusion import fuse
     from minidnn.losses import cross_entropy
     from minidnn.rules import make_optimizer
     from minidnn.tensor import Tensor
@@ -53,6 +54,7 @@ def _train_once(name: str, batch_size: int) -> None:
     config = resolve({"model": name, "batch_size": batch_size})
     pictures = draw_shapes("train", count=batch_size)
     model = build_model(config, len(pictures.classes), pictures.input_shape)
+    fuse(model, (batch_size, *pictures.input_shape))
     optimizer = make_optimizer(config, model)
     batches = Batches(pictures, batch_size=batch_size, augment=Augment())
     x, labels = batches.take(np.arange(batch_size))

@@ -6,7 +6,9 @@ import numpy as np
 
 from minidnn.errors import ConfigError, ShapeError
 from minidnn.kernels import batchnorm as kernel
+from minidnn.kernels import batchnorm_prelu as fused_kernel
 from minidnn.kernels.checks import check_array
+from minidnn.layers.activation import Fused
 from minidnn.module import Buffer, Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
 
@@ -16,6 +18,28 @@ def _affine(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, 
     channels = x.shape[-1:]
     gamma = np.ones(channels, x.dtype) if weight is None else weight
     return gamma, np.zeros(channels, x.dtype) if bias is None else bias
+
+
+def _check(x: Array, running_mean: Array, running_var: Array) -> None:
+    rows = x.size // max(1, x.shape[-1])
+    if rows < 2:
+        raise ShapeError(
+            f"batch norm in training: expected more than one value per channel, got shape "
+            f"{x.shape}; use a larger batch or model.eval()"
+        )
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        check_array(name, statistic, x.shape[-1:], like=x)  # += below would cast in silence
+
+
+def _move(
+    running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float, x: Array
+) -> None:
+    """Move the running statistics towards those of the batch x (..., C), in place."""
+    rows = x.size // x.shape[-1]
+    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows what went wrong
+        running_mean += momentum * (mean - running_mean)
+        # The batch's variance is biased; what to expect of others is rows / (rows - 1) of it.
+        running_var += momentum * (var * (rows / (rows - 1)) - running_var)
 
 
 @op
@@ -33,20 +57,10 @@ def batchnorm(
 
     The loops are in `minidnn.kernels.batchnorm`.
     """
-    rows = x.size // max(1, x.shape[-1])
-    if rows < 2:
-        raise ShapeError(
-            f"batch norm in training: expected more than one value per channel, got shape "
-            f"{x.shape}; use a larger batch or model.eval()"
-        )
-    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        check_array(name, statistic, x.shape[-1:], like=x)  # += below would cast in silence
+    _check(x, running_mean, running_var)
     gamma, beta = _affine(x, weight, bias)
     y, mean, var = kernel.forward(x, gamma, beta, eps=eps)
-    with np.errstate(invalid="ignore", over="ignore"):  # the loss shows what went wrong
-        running_mean += momentum * (mean - running_mean)
-        # The batch's variance is biased; what to expect of others is rows / (rows - 1) of it.
-        running_var += momentum * (var * (rows / (rows - 1)) - running_var)
+    _move(running_mean, running_var, mean, var, momentum, x)
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         return kernel.backward(dy, x, gamma, mean, var, eps=eps)
@@ -72,6 +86,33 @@ def batchnorm_inference(
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         return kernel.inference_backward(dy, x, gamma, mean, var, eps=eps)
+
+    return y, backward
+
+
+@op
+def batchnorm_prelu(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    slope: Array,
+    *,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+    momentum: float,
+) -> tuple[Array, Backward]:
+    """`batchnorm` and `prelu` in one; its twin is one after the other, see `minidnn.fusion`.
+
+    The loops are in `minidnn.kernels.batchnorm_prelu`.
+    """
+    _check(x, running_mean, running_var)
+    gamma, beta = _affine(x, weight, bias)
+    y, mean, var = fused_kernel.forward(x, gamma, beta, slope, eps=eps)
+    _move(running_mean, running_var, mean, var, momentum, x)
+
+    def backward(dy: Array) -> tuple[Array, Array, Array, Array]:
+        return fused_kernel.backward(dy, x, gamma, beta, slope, mean, var, eps=eps)
 
     return y, backward
 
@@ -118,6 +159,7 @@ class BatchNorm2d(Module):
         self.bias = Parameter(zeros.copy(), decay=False) if affine else None
         self.running_mean, self.running_var = Buffer(zeros), Buffer(ones)
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
+        self.fused: Fused | None = None  # set by `minidnn.fuse`
 
     def _check(self, x: Tensor) -> None:
         if x.ndim < 2 or x.shape[-1] != self.num_features:
@@ -133,7 +175,11 @@ class BatchNorm2d(Module):
         }
         if not self.training:
             return batchnorm_inference(x, self.weight, self.bias, **statistics)
-        y = batchnorm(x, self.weight, self.bias, momentum=self.momentum, **statistics)
+        inputs, settings = (x, self.weight, self.bias), {**statistics, "momentum": self.momentum}
+        if self.fused is not None and self.fused.takes_over(*inputs):
+            y = self.fused.expect(batchnorm_prelu(*inputs, self.fused.slope, **settings))
+        else:
+            y = batchnorm(*inputs, **settings)
         self.num_batches_tracked.data += 1
         return y
 

@@ -76,3 +76,40 @@ CASES["batchnorm.inference_backward"] = [
     Case(name, _given(shape, backward=True), oracle.inference_backward, terms=1100, settings=EPS)
     for name, shape in SHAPES.items()
 ]
+
+
+def _with_slope(shape: tuple[int, ...], slopes: int, *, backward: bool) -> Any:
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, (gamma, beta), slope = (
+            signed(rng, *shape),
+            _channels(rng, shape[-1]),
+            signed(rng, slopes),
+        )
+        rows = x.reshape(-1, shape[-1])
+        if not backward:
+            return x, gamma, beta, slope
+        mean, var = rows.mean(axis=0), rows.var(axis=0)
+        return signed(rng, *shape), x, gamma, beta, slope, mean, var
+
+    return args
+
+
+FUSED = {name: (shape, shape[-1]) for name, shape in SHAPES.items()}
+FUSED["one_slope"] = ((2, 3, 5, 7), 1)
+CASES["batchnorm_prelu.forward"] = [
+    Case(
+        name, _with_slope(*shape, backward=False), oracle.batchnorm_prelu, terms=1100, settings=EPS
+    )
+    for name, shape in FUSED.items()
+]
+CASES["batchnorm_prelu.backward"] = [
+    Case(
+        name,
+        _with_slope(*shape, backward=True),
+        oracle.batchnorm_prelu_backward,
+        terms=1100,
+        settings=EPS,
+    )
+    for name, shape in FUSED.items()
+    if name != "one_row"
+]

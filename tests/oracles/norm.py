@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracles import activation
+
 
 def _flat(a: Any) -> Any:
     return a.reshape(-1, a.shape[-1])
@@ -42,3 +44,18 @@ def inference_backward(dy: Any, x: Any, gamma: Any, mean: Any, var: Any, *, eps:
     std = np.sqrt(var + eps)
     xhat = _flat((x - mean) / std)
     return dy * (gamma / std), np.einsum("rc,rc->c", _flat(dy), xhat), _flat(dy).sum(axis=0)
+
+
+def batchnorm_prelu(x: Any, gamma: Any, beta: Any, slope: Any, *, eps: float) -> Any:
+    """One after the other."""
+    z, mean, var = batchnorm(x, gamma, beta, eps=eps)
+    return activation.prelu(z, slope), mean, var
+
+
+def batchnorm_prelu_backward(
+    dy: Any, x: Any, gamma: Any, beta: Any, slope: Any, mean: Any, var: Any, *, eps: float
+) -> Any:
+    """One after the other, backwards."""
+    z = inference(x, gamma, beta, mean, var, eps=eps)
+    dz, dslope = activation.prelu_backward(dy, z, slope)
+    return *backward(dz, x, gamma, mean, var, eps=eps), dslope
