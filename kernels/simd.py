@@ -27,6 +27,7 @@ from llvmlite import ir
 from numba import extending
 from numba.core import datamodel, types
 
+from .checks import InputError
 from .jit import target
 
 _intrinsic: Any = extending.intrinsic
@@ -77,7 +78,7 @@ def instruction_set() -> str:
     forced = os.environ.get("MINIDNN_SIMD")
     if forced:
         if forced not in TILES:
-            raise ValueError(f"MINIDNN_SIMD: expected one of {', '.join(TILES)}, got {forced!r}")
+            raise InputError(f"MINIDNN_SIMD: expected one of {', '.join(TILES)}, got {forced!r}")
         return forced
     triple, _, features = target()
     enabled = set(features.split(","))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from minidnn.kernels import simd
+from minidnn.kernels.checks import InputError
 from minidnn.kernels.jit import kernel
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ TARGETS = {
 SOURCE = """
 from numba import int64, void
 from minidnn.kernels import simd
+from minidnn.kernels.checks import InputError
 from minidnn.kernels.jit import kernel
 
 @kernel
@@ -156,5 +158,5 @@ def test_spill_checker_finds_a_spill() -> None:
 
 def test_an_unknown_forced_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIDNN_SIMD", "sse9")
-    with pytest.raises(ValueError, match="sse9"):
+    with pytest.raises(InputError, match="sse9"):
         simd.instruction_set()
