@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidnn.arithmetic import concat, pad
+    from minidnn.ema import EMA
     from minidnn.fusion import fuse, unfuse
     from minidnn.gradcheck import check_gradients
     from minidnn.graph import trace
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         softmax,
     )
     from minidnn.module import Buffer, Module, Parameter, Sequential
-    from minidnn.optim import EMA, SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
+    from minidnn.optim import SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.tensor import Tensor, no_grad, op
     from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
 
@@ -49,7 +50,7 @@ _HOME = {
     "CrossEntropyLoss": "losses",
     "DepthwiseConv2d": "layers.conv",
     "Dropout": "layers.dropout",
-    "EMA": "optim",
+    "EMA": "ema",
     "Flatten": "layers.linear",
     "GlobalAvgPool2d": "layers.pool",
     "LeakyReLU": "layers.activation",

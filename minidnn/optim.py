@@ -1,4 +1,4 @@
-"""Optimisers on flat buffers: SGD, Adam, AdamW, RMSProp; clipping, decay groups, EMA.
+"""Optimisers on flat buffers: SGD, Adam, AdamW, RMSProp; clipping, decay groups.
 
 An optimiser lays all its parameters end to end in one flat array, and their gradients and
 its own state in others; ``parameter.data`` and ``parameter.grad`` become views. So a step is
@@ -15,8 +15,7 @@ those of the new weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -77,7 +76,7 @@ def _as_groups(params: Groups, weight_decay: float) -> list[tuple[list[Parameter
     return groups
 
 
-def _check_state(own: Mapping[str, Array], state: Mapping[str, Array], whose: str) -> None:
+def check_state(own: Mapping[str, Array], state: Mapping[str, Array], whose: str) -> None:
     """Raise StateDictError unless names, shapes and dtypes are the same."""
     problems = [f"missing: {name}" for name in own if name not in state]
     problems += [f"unexpected: {name}" for name in state if name not in own]
@@ -231,7 +230,7 @@ class Optimizer:
         StateDictError
             If names, sizes or dtypes differ: another optimiser, model or grouping saved it.
         """
-        _check_state(self.state_dict(), state, type(self).__name__)
+        check_state(self.state_dict(), state, type(self).__name__)
         for name, array in self.state.items():
             array[...] = state[name]
         self.steps, self.lr = int(state["steps"]), float(state["lr"])
@@ -416,68 +415,3 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in params if not p.decay], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-class EMA:
-    """Exponential moving average of a model's parameters and float buffers.
-
-    ``average = decay * average + (1 - decay) * value`` at every `update()`.
-
-    Parameters
-    ----------
-    model : Module
-    decay : float
-        In [0, 1).
-    warmup : bool
-        Use ``min(decay, (1 + t) / (10 + t))`` at update t = 0, 1, ..., so that the average
-        forgets the initial weights quickly.
-    """
-
-    def __init__(self, model: Module, decay: float, warmup: bool = False) -> None:
-        self.model, self.warmup = model, warmup
-        self.decay = at_least("decay", decay, 0, below=1)
-        self.updates = 0
-        self.average = {name: value.copy() for name, value in self._values().items()}
-
-    def _values(self) -> dict[str, Array]:
-        return {name: a for name, a in self.model.state_dict().items() if a.dtype.kind == "f"}
-
-    def update(self) -> None:
-        """Take the model's present values into the average."""
-        decay = self.decay
-        if self.warmup:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        for name, value in self._values().items():
-            average = self.average[name]
-            average += (value - average) * average.dtype.type(1 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Put the averages into the model inside the block, e.g. to evaluate them."""
-        values = self._values()
-        kept = {name: value.copy() for name, value in values.items()}
-        for name, value in values.items():
-            value[...] = self.average[name]
-        try:
-            yield
-        finally:
-            for name, value in values.items():
-                value[...] = kept[name]
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return name -> array: the averages (no copies) under the model's names, and `updates`."""
-        return {**self.average, "updates": np.asarray(self.updates, np.int64)}
-
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Copy averages in; all or nothing.
-
-        Raises
-        ------
-        StateDictError
-            If names, shapes or dtypes do not fit the model.
-        """
-        _check_state(self.state_dict(), state, f"the EMA of {type(self.model).__name__}")
-        for name, array in self.average.items():
-            array[...] = state[name]
-        self.updates = int(state["updates"])

@@ -25,13 +25,14 @@ from minidnn import checkpoint
 from minidnn.checkpoint import Checkpoint
 from minidnn.config import Config
 from minidnn.data import Augment, Batches, Splits
+from minidnn.ema import EMA
 from minidnn.errors import CheckpointError, NonFiniteError
 from minidnn.evaluation import Evaluation, evaluate, evaluating
 from minidnn.finite import check_finite, first_bad_layer
 from minidnn.fusion import fuse
 from minidnn.losses import cross_entropy
 from minidnn.module import Module
-from minidnn.optim import EMA, clip_grad_norm
+from minidnn.optim import clip_grad_norm
 from minidnn.provenance import fingerprint, machine
 from minidnn.rules import make_optimizer, make_schedule
 from minidnn.runlog import RunLog

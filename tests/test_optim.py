@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minidnn.ema import EMA
 from minidnn.errors import ConfigError, DTypeError, OptimizerError, ShapeError, StateDictError
 from minidnn.module import Buffer, Module, Parameter
-from minidnn.optim import EMA, SGD, Adam, AdamW, Optimizer, RMSProp, clip_grad_norm, decay_groups
+from minidnn.optim import SGD, Adam, AdamW, Optimizer, RMSProp, clip_grad_norm, decay_groups
 
 FOREIGN: Any = [np.zeros(3)]
 SHAPES = ((3, 5), (7,), (1,), (2, 3, 2, 2))
