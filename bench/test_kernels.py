@@ -31,7 +31,7 @@ def _drawn(work: Workload, dtype: Any) -> list[Any]:
     """Draw the arguments; both precisions start from the same float32 numbers."""
     args = work.args(np.random.default_rng(3))
     return [
-        np.ascontiguousarray(a.astype(np.float32).astype(dtype))
+        a.astype(np.float32).astype(dtype, order="C")
         if isinstance(a, np.ndarray) and a.dtype == np.float64
         else a
         for a in args
