@@ -23,7 +23,7 @@ import numpy as np
 from . import batchnorm, prelu
 from .batchnorm import BLOCK, GRAIN, as_rows, inverse_std, quiet, row_chunks, statistics
 from .checks import Array, ShapeError, check_array
-from .jit import chunks, parallel, prange
+from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty_like
 
@@ -143,11 +143,18 @@ def forward_loop(
     """x (rows, C), all others (C,) -> y (rows, C)."""
     rows = x.shape[0]
     for chunk in prange(n_chunks):
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            x_row, y_row = x[row], y[row]
-            for c in range(x_row.size):
-                z = (x_row[c] - mean[c]) * scale[c] + beta[c]
-                y_row[c] = z if z > 0 else slope[c] * z
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        activate(x[low:high], mean, scale, beta, slope, y[low:high])
+
+
+@kernel
+def activate(x: Array, mean: Array, scale: Array, beta: Array, slope: Array, y: Array) -> None:
+    """x (rows, C), all others (C,) -> y (rows, C)."""
+    for row in range(x.shape[0]):
+        x_row, y_row = x[row], y[row]
+        for c in range(x_row.size):
+            z = (x_row[c] - mean[c]) * scale[c] + beta[c]
+            y_row[c] = z if z > 0 else slope[c] * z
 
 
 @quiet
@@ -197,23 +204,41 @@ def sums_loop(
     """
     rows, n_chunks = x.shape[0], partial.shape[0]
     for chunk in prange(n_chunks):
-        total, product, negative = sums[chunk, 0], sums[chunk, 1], sums[chunk, 2]
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
         for start in range(low, high, BLOCK):
-            sums[chunk] = 0
-            for row in range(start, min(start + BLOCK, high)):
-                dy_row, x_row = dy[row], x[row]
-                for c in range(x_row.size):
-                    centred = x_row[c] - mean[c]
-                    z = centred * scale[c] + beta[c]
-                    dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
-                    total[c] += dz
-                    product[c] += dz * centred
-                    negative[c] += 0 if z > 0 else z * dy_row[c]
-            for c in range(mean.size):
-                partial[chunk, 0, c] += total[c]
-                partial[chunk, 1, c] += product[c]
-                partial[chunk, 2, c] += negative[c]
+            end = min(start + BLOCK, high)
+            add_sums(
+                dy[start:end], x[start:end], mean, scale, beta, slope, sums[chunk], partial[chunk]
+            )
+
+
+@kernel
+def add_sums(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    beta: Array,
+    slope: Array,
+    sums: Array,
+    partial: Array,
+) -> None:
+    """dy, x (rows, C), at most BLOCK of them -> added to partial (3, C); sums (3, C): scratch."""
+    total, product, negative = sums[0], sums[1], sums[2]
+    sums[:] = 0
+    for row in range(x.shape[0]):
+        dy_row, x_row = dy[row], x[row]
+        for c in range(x_row.size):
+            centred = x_row[c] - mean[c]
+            z = centred * scale[c] + beta[c]
+            dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
+            total[c] += dz
+            product[c] += dz * centred
+            negative[c] += 0 if z > 0 else z * dy_row[c]
+    for c in range(mean.size):
+        partial[0, c] += total[c]
+        partial[1, c] += product[c]
+        partial[2, c] += negative[c]
 
 
 @parallel
@@ -232,13 +257,30 @@ def dx_loop(
     """dy, x (rows, C), all others (C,) -> dx (rows, C) = scale * dz + by_x * (x - mean) + shift."""
     rows = x.shape[0]
     for chunk in prange(n_chunks):
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            dy_row, x_row, dx_row = dy[row], x[row], dx[row]
-            for c in range(x_row.size):
-                centred = x_row[c] - mean[c]
-                z = centred * scale[c] + beta[c]
-                dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
-                dx_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        go_back(dy[low:high], x[low:high], mean, scale, beta, slope, by_x, shift, dx[low:high])
+
+
+@kernel
+def go_back(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    beta: Array,
+    slope: Array,
+    by_x: Array,
+    shift: Array,
+    dx: Array,
+) -> None:
+    """dy, x (rows, C), all others (C,) -> dx (rows, C), which may be dy itself."""
+    for row in range(x.shape[0]):
+        dy_row, x_row, dx_row = dy[row], x[row], dx[row]
+        for c in range(x_row.size):
+            centred = x_row[c] - mean[c]
+            z = centred * scale[c] + beta[c]
+            dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
+            dx_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
 
 
 forward = Ladder(

@@ -281,22 +281,34 @@ def nn_simd(a: Array, b: Array) -> Array:
 @parallel
 def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int) -> None:
     """a (M, K or wider), b (K, N) -> y (M, N), in by_row * by_column parts."""
-    (m, n), k = y.shape, b.shape[0]
-    row_tiles, column_tiles = -(-m // TILE_ROWS), -(-n // TILE_COLUMNS)
+    row_tiles, column_tiles = -(-y.shape[0] // TILE_ROWS), -(-y.shape[1] // TILE_COLUMNS)
     for part in prange(by_row * by_column):
         row, column = part // by_column, part % by_column
-        for jt in range(
-            column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        ):
-            for it in range(row * row_tiles // by_row, (row + 1) * row_tiles // by_row):
-                i, j = it * TILE_ROWS, jt * TILE_COLUMNS
-                dot_tile(
-                    a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
-                    b.ctypes.data + 4 * j, n,
-                    y.ctypes.data + 4 * (i * n + j), n,
-                    k, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), 0,
-                    i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
-                )  # fmt: skip
+        top, bottom = row * row_tiles // by_row, (row + 1) * row_tiles // by_row
+        left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
+        multiply(
+            a[top * TILE_ROWS : bottom * TILE_ROWS],
+            b,
+            y[top * TILE_ROWS : bottom * TILE_ROWS],
+            left,
+            right,
+        )
+
+
+@kernel
+def multiply(a: Array, b: Array, y: Array, left: int, right: int) -> None:
+    """a (M, K or wider) @ b (K, N) -> tile columns left .. right - 1 of y (M, N)."""
+    m, n = y.shape
+    for jt in range(left, right):
+        for i in range(0, m, TILE_ROWS):
+            j = jt * TILE_COLUMNS
+            dot_tile(
+                a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
+                b.ctypes.data + 4 * j, n,
+                y.ctypes.data + 4 * (i * n + j), n,
+                b.shape[0], min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), 0,
+                i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
+            )  # fmt: skip
 
 
 @parallel

@@ -111,28 +111,45 @@ def forward_tiles(
     x: Array, w: Array, y: Array, places: Array, zeros: Array, unread: Array, before: Pair
 ) -> None:
     """x (N, H, W, C), w (3, 3, > C) -> y (N, OH, OW, C); before = (top, left) padding."""
-    n_chunks, (_, height, width, channels) = len(places), y.shape
-    lines, row_bytes = y.shape[0] * height, 4 * channels
-    weights, tap_bytes = w.ctypes.data, 4 * w.shape[2]
+    n_chunks, lines = len(places), y.shape[0] * y.shape[1]
     for chunk in prange(n_chunks):
-        at, nowhere = places[chunk], unread[chunk].ctypes.data
-        for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
-            for ox in range(0, width, TILE):
-                look_up(at, x, line // height, line % height - before[0], ox - before[1], zeros)
-                y0 = y.ctypes.data + (line * width + ox) * row_bytes
-                y1 = y0 + row_bytes if ox + 1 < width else nowhere
-                y2 = y0 + 2 * row_bytes if ox + 2 < width else nowhere
-                y3 = y0 + 3 * row_bytes if ox + 3 < width else nowhere
-                for here in range(0, row_bytes, VECTOR_BYTES):
-                    # All four before the first store: what they share is loaded once.
-                    s0 = see(at, weights, tap_bytes, 0, here)
-                    s1 = see(at, weights, tap_bytes, 1, here)
-                    s2 = see(at, weights, tap_bytes, 2, here)
-                    s3 = see(at, weights, tap_bytes, 3, here)
-                    store(s0, y0 + here)
-                    store(s1, y1 + here)
-                    store(s2, y2 + here)
-                    store(s3, y3 + here)
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        forward_lines(x, w, y, low, high, places[chunk], zeros, unread[chunk], before)
+
+
+@kernel
+def forward_lines(
+    x: Array,
+    w: Array,
+    y: Array,
+    low: int,
+    high: int,
+    at: Array,
+    zeros: Array,
+    unread: Array,
+    before: Pair,
+) -> None:
+    """Fill rows low .. high - 1 of the N * OH rows of y; `at`, `unread` are this thread's."""
+    _, height, width, channels = y.shape
+    row_bytes, tap_bytes = 4 * channels, 4 * w.shape[2]
+    weights, nowhere = w.ctypes.data, unread.ctypes.data
+    for line in range(low, high):
+        for ox in range(0, width, TILE):
+            look_up(at, x, line // height, line % height - before[0], ox - before[1], zeros)
+            y0 = y.ctypes.data + (line * width + ox) * row_bytes
+            y1 = y0 + row_bytes if ox + 1 < width else nowhere
+            y2 = y0 + 2 * row_bytes if ox + 2 < width else nowhere
+            y3 = y0 + 3 * row_bytes if ox + 3 < width else nowhere
+            for here in range(0, row_bytes, VECTOR_BYTES):
+                # All four before the first store: what they share is loaded once.
+                s0 = see(at, weights, tap_bytes, 0, here)
+                s1 = see(at, weights, tap_bytes, 1, here)
+                s2 = see(at, weights, tap_bytes, 2, here)
+                s3 = see(at, weights, tap_bytes, 3, here)
+                store(s0, y0 + here)
+                store(s1, y1 + here)
+                store(s2, y2 + here)
+                store(s3, y3 + here)
 
 
 @parallel
@@ -148,43 +165,64 @@ def backward_tiles(
     before: Pair,
 ) -> None:
     """dy (N, OH, OW, C), x, turned w (3, 3, > C) -> dx, partial (chunks, *w.shape), turned too."""
-    n_chunks, (_, height, width, channels) = len(places), x.shape
-    lines, row_bytes = x.shape[0] * height, 4 * channels
-    weights, tap_bytes = w.ctypes.data, 4 * w.shape[2]
+    n_chunks, lines = len(places), x.shape[0] * x.shape[1]
     for chunk in prange(n_chunks):
-        at, nowhere = places[chunk], unread[chunk].ctypes.data
-        dw, nothing = partial[chunk].ctypes.data, zeros.ctypes.data
-        for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
-            for ix in range(0, width, TILE):
-                look_up(at, dy, line // height, line % height - before[0], ix - before[1], zeros)
-                start, left = (line * width + ix) * row_bytes, width - ix
-                x0, dx0 = x.ctypes.data + start, dx.ctypes.data + start
-                x1 = x0 + row_bytes if left > 1 else nothing
-                x2 = x0 + 2 * row_bytes if left > 2 else nothing
-                x3 = x0 + 3 * row_bytes if left > 3 else nothing
-                dx1 = dx0 + row_bytes if left > 1 else nowhere
-                dx2 = dx0 + 2 * row_bytes if left > 2 else nowhere
-                dx3 = dx0 + 3 * row_bytes if left > 3 else nowhere
-                for here in range(0, row_bytes, VECTOR_BYTES):
-                    s0 = see(at, weights, tap_bytes, 0, here)
-                    s1 = see(at, weights, tap_bytes, 1, here)
-                    s2 = see(at, weights, tap_bytes, 2, here)
-                    s3 = see(at, weights, tap_bytes, 3, here)
-                    v0, v1, v2, v3 = (
-                        load(x0 + here),
-                        load(x1 + here),
-                        load(x2 + here),
-                        load(x3 + here),
-                    )
-                    for tap in range(9):
-                        place = dw + tap * tap_bytes + here
-                        first = 6 * (tap // 3) + tap % 3
-                        g = multiply_add(v0, load(at[first] + here), load(place))
-                        g = multiply_add(v1, load(at[first + 1] + here), g)
-                        g = multiply_add(v2, load(at[first + 2] + here), g)
-                        g = multiply_add(v3, load(at[first + 3] + here), g)
-                        store(g, place)
-                    store(s0, dx0 + here)
-                    store(s1, dx1 + here)
-                    store(s2, dx2 + here)
-                    store(s3, dx3 + here)
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        backward_lines(
+            dy, x, w, dx, partial[chunk], low, high, places[chunk], zeros, unread[chunk], before
+        )
+
+
+@kernel
+def backward_lines(
+    dy: Array,
+    x: Array,
+    w: Array,
+    dx: Array,
+    dw: Array,
+    low: int,
+    high: int,
+    at: Array,
+    zeros: Array,
+    unread: Array,
+    before: Pair,
+) -> None:
+    """Fill rows low .. high - 1 of the N * H rows of dx and add to dw; dx may be x itself."""
+    _, height, width, channels = x.shape
+    row_bytes, tap_bytes = 4 * channels, 4 * w.shape[2]
+    weights, nowhere = w.ctypes.data, unread.ctypes.data
+    sums, nothing = dw.ctypes.data, zeros.ctypes.data
+    for line in range(low, high):
+        for ix in range(0, width, TILE):
+            look_up(at, dy, line // height, line % height - before[0], ix - before[1], zeros)
+            start, left = (line * width + ix) * row_bytes, width - ix
+            x0, dx0 = x.ctypes.data + start, dx.ctypes.data + start
+            x1 = x0 + row_bytes if left > 1 else nothing
+            x2 = x0 + 2 * row_bytes if left > 2 else nothing
+            x3 = x0 + 3 * row_bytes if left > 3 else nothing
+            dx1 = dx0 + row_bytes if left > 1 else nowhere
+            dx2 = dx0 + 2 * row_bytes if left > 2 else nowhere
+            dx3 = dx0 + 3 * row_bytes if left > 3 else nowhere
+            for here in range(0, row_bytes, VECTOR_BYTES):
+                s0 = see(at, weights, tap_bytes, 0, here)
+                s1 = see(at, weights, tap_bytes, 1, here)
+                s2 = see(at, weights, tap_bytes, 2, here)
+                s3 = see(at, weights, tap_bytes, 3, here)
+                v0, v1, v2, v3 = (
+                    load(x0 + here),
+                    load(x1 + here),
+                    load(x2 + here),
+                    load(x3 + here),
+                )
+                for tap in range(9):
+                    place = sums + tap * tap_bytes + here
+                    first = 6 * (tap // 3) + tap % 3
+                    g = multiply_add(v0, load(at[first] + here), load(place))
+                    g = multiply_add(v1, load(at[first + 1] + here), g)
+                    g = multiply_add(v2, load(at[first + 2] + here), g)
+                    g = multiply_add(v3, load(at[first + 3] + here), g)
+                    store(g, place)
+                store(s0, dx0 + here)
+                store(s1, dx1 + here)
+                store(s2, dx2 + here)
+                store(s3, dx3 + here)
