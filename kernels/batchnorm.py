@@ -256,10 +256,15 @@ def statistics(x: Array) -> tuple[Array, Array]:
     n_chunks = chunks(len(rows), GRAIN)
     stats = np.zeros((n_chunks, 2, channels))
     statistics_loop(rows, np.empty((n_chunks, 2, channels), x.dtype), stats)
-    counts = np.diff(np.arange(n_chunks + 1) * len(rows) // n_chunks)[:, None]
+    return combine(stats, np.diff(np.arange(n_chunks + 1) * len(rows) // n_chunks))
+
+
+def combine(stats: Array, counts: Array) -> tuple[Array, Array]:
+    """Return mean and biased variance of all chunks, from stats (chunks, 2, C) of `counts` rows."""
+    rows, counts = counts.sum(), counts[:, None]
     means = stats[:, 0]
-    mean = (counts * means).sum(axis=0) / len(rows)
-    var = (stats[:, 1] + counts * (means - mean) ** 2).sum(axis=0) / len(rows)
+    mean = (counts * means).sum(axis=0) / rows
+    var = (stats[:, 1] + counts * (means - mean) ** 2).sum(axis=0) / rows
     return mean, var
 
 
@@ -271,26 +276,32 @@ def statistics_loop(x: Array, sums: Array, stats: Array) -> None:
     """
     rows, n_chunks = x.shape[0], stats.shape[0]
     for chunk in prange(n_chunks):
-        total, squares = sums[chunk, 0], sums[chunk, 1]
-        mean, deviation = stats[chunk, 0], stats[chunk, 1]
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        for start in range(low, high, BLOCK):
-            stop = min(start + BLOCK, high)
-            origin = x[start]
-            total[:] = 0
-            squares[:] = 0
-            for row in range(start + 1, stop):
-                x_row = x[row]
-                for c in range(x_row.size):
-                    d = x_row[c] - origin[c]
-                    total[c] += d
-                    squares[c] += d * d
-            n, seen = np.float64(stop - start), np.float64(start - low)
-            for c in range(origin.size):
-                t = np.float64(total[c])
-                delta = origin[c] + t / n - mean[c]
-                mean[c] += delta * (n / (n + seen))
-                deviation[c] += squares[c] - t * t / n + delta * delta * (n * seen / (n + seen))
+        add_statistics(x[low:high], 0, sums[chunk], stats[chunk])
+
+
+@kernel
+def add_statistics(x: Array, seen: int, sums: Array, stats: Array) -> None:
+    """Add the rows of x (rows, C) to stats (2, C), which hold `seen` others; sums: scratch."""
+    total, squares = sums[0], sums[1]
+    mean, deviation = stats[0], stats[1]
+    for start in range(0, x.shape[0], BLOCK):
+        stop = min(start + BLOCK, x.shape[0])
+        origin = x[start]
+        total[:] = 0
+        squares[:] = 0
+        for row in range(start + 1, stop):
+            x_row = x[row]
+            for c in range(x_row.size):
+                d = x_row[c] - origin[c]
+                total[c] += d
+                squares[c] += d * d
+        n, before = np.float64(stop - start), np.float64(start + seen)
+        for c in range(origin.size):
+            t = np.float64(total[c])
+            delta = origin[c] + t / n - mean[c]
+            mean[c] += delta * (n / (n + before))
+            deviation[c] += squares[c] - t * t / n + delta * delta * (n * before / (n + before))
 
 
 @quiet
