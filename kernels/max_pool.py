@@ -4,7 +4,7 @@
 |-------|---------------------------------------------------------------------------|
 | naive | for every output element, look at every element of its window             |
 | numpy | for every position in the window, compare whole shifted arrays            |
-| fused | channels innermost: a window of pixels at a time, all threads             |
+| fused | channels innermost: a window of pixels at a time, rows of maps on threads |
 
 The position p * kw + q is one byte per output element: a quarter of what the values take,
 and backward needs neither x nor y. Of equal values the first wins. A NaN in a window is the
@@ -20,6 +20,8 @@ from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty
 from .windows import Pads, Pair, check_pooled, check_windows, out_shape, padded, shifted
+
+GRAIN = 1 << 14  # elements of the input that make a chunk worth a thread: about 5 microseconds
 
 
 def _check_forward(x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool) -> None:
@@ -166,9 +168,15 @@ def forward_fused(
     """Compare whole pixels, channels innermost; a row of outputs is the unit of work."""
     y = empty(out_shape(x.shape, size, stride, pads, ceil_mode), x.dtype)
     argmax = empty(y.shape, np.uint8)
-    n_chunks = chunks(y.shape[0] * y.shape[1])
+    n_chunks = line_chunks(y.shape, x.size)
     fused_forward_loop(x, size, stride, (pads[0], pads[2]), y, argmax, n_chunks)
     return y, argmax
+
+
+def line_chunks(shape: tuple[int, ...], elements: int) -> int:
+    """Cut the rows of maps (N, H, W, C) into chunks that pass over at least GRAIN elements."""
+    lines = shape[0] * shape[1]
+    return chunks(lines, max(1, GRAIN * lines // max(1, elements)))
 
 
 @parallel
@@ -176,30 +184,63 @@ def fused_forward_loop(
     x: Array, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array, n_chunks: int
 ) -> None:
     """x (N, H, W, C) -> y, argmax (N, OH, OW, C); corner = (top, left) padding."""
-    _, h, w, _ = x.shape
-    n, oh, ow, _ = y.shape
+    n, oh, _, _ = y.shape
     for chunk in prange(n_chunks):
-        for row in range(chunk * (n * oh) // n_chunks, (chunk + 1) * (n * oh) // n_chunks):
-            i, a = row // oh, row % oh
-            top = a * stride[0] - corner[0]
-            for b in range(ow):
-                left = b * stride[1] - corner[1]
-                first_p, first_q = max(0, -top), max(0, -left)
-                best, where = y[i, a, b], argmax[i, a, b]
-                origin = x[i, top + first_p, left + first_q]
-                position = np.uint8(first_p * size[1] + first_q)
+        for line in range(chunk * (n * oh) // n_chunks, (chunk + 1) * (n * oh) // n_chunks):
+            i, a = line // oh, line % oh
+            pool_row(x[i], a, size, stride, corner, y[i, a], argmax[i, a])
+
+
+@kernel
+def pool_image(x: Array, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array) -> None:
+    """x (H, W, C) -> y, argmax (OH, OW, C): one image of `forward`, on the calling thread."""
+    for a in range(y.shape[0]):
+        pool_row(x, a, size, stride, corner, y[a], argmax[a])
+
+
+@kernel
+def pool_row(
+    x: Array, a: int, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array
+) -> None:
+    """x (H, W, C) -> y, argmax (OW, C): row `a` of the output."""
+    h, w, _ = x.shape
+    top = a * stride[0] - corner[0]
+    for b in range(y.shape[0]):
+        left = b * stride[1] - corner[1]
+        best, where = y[b], argmax[b]
+        if size == (2, 2) and top >= 0 and left >= 0 and top + 2 <= h and left + 2 <= w:
+            above, below = x[top], x[top + 1]
+            pool_four(above[left], above[left + 1], below[left], below[left + 1], best, where)
+            continue
+        first_p, first_q = max(0, -top), max(0, -left)
+        origin = x[top + first_p, left + first_q]
+        position = np.uint8(first_p * size[1] + first_q)
+        for c in range(best.size):
+            best[c] = origin[c]
+            where[c] = position
+        for p in range(first_p, min(size[0], h - top)):
+            for q in range(first_q, min(size[1], w - left)):
+                pixel = x[top + p, left + q]
+                position = np.uint8(p * size[1] + q)
                 for c in range(best.size):
-                    best[c] = origin[c]
-                    where[c] = position
-                for p in range(first_p, min(size[0], h - top)):
-                    for q in range(first_q, min(size[1], w - left)):
-                        pixel = x[i, top + p, left + q]
-                        position = np.uint8(p * size[1] + q)
-                        for c in range(best.size):
-                            v = pixel[c]
-                            take = (v > best[c]) | (v != v)
-                            best[c] = v if take else best[c]
-                            where[c] = position if take else where[c]
+                    v = pixel[c]
+                    take = (v > best[c]) | (v != v)
+                    best[c] = v if take else best[c]
+                    where[c] = position if take else where[c]
+
+
+@kernel
+def pool_four(x0: Array, x1: Array, x2: Array, x3: Array, best: Array, where: Array) -> None:
+    """Four pixels (C,) of a 2x2 window -> best, where (C,): the winners of each row meet."""
+    for c in range(best.size):
+        v0, v1, v2, v3 = x0[c], x1[c], x2[c], x3[c]
+        right = (v1 > v0) | (v1 != v1)
+        above, p = v1 if right else v0, np.uint8(1) if right else np.uint8(0)
+        right = (v3 > v2) | (v3 != v3)
+        below, q = v3 if right else v2, np.uint8(3) if right else np.uint8(2)
+        lower = (below > above) | (below != below)
+        best[c] = below if lower else above
+        where[c] = q if lower else p
 
 
 def backward_fused(
@@ -212,42 +253,71 @@ def backward_fused(
     pads: Pads,
     ceil_mode: bool,
 ) -> Array:
-    """One image per task, so overlapping windows never meet on two threads; selects, no scatter."""
+    """One row of dx per task, which gathers from all windows over it; selects, no scatter."""
     dx = empty(x_shape, dy.dtype)
-    fused_backward_loop(
-        dy, argmax, size, stride, (pads[0], pads[2]), dx, dy.dtype.type(0), chunks(len(dx))
-    )
+    n_chunks = line_chunks(x_shape, dx.size)
+    fused_backward_loop(dy, argmax, size, stride, (pads[0], pads[2]), dx, n_chunks)
     return dx
 
 
 @parallel
 def fused_backward_loop(
-    dy: Array,
-    argmax: Array,
-    size: Pair,
-    stride: Pair,
-    corner: Pair,
-    dx: Array,
-    zero: np.floating,
-    n_chunks: int,
+    dy: Array, argmax: Array, size: Pair, stride: Pair, corner: Pair, dx: Array, n_chunks: int
 ) -> None:
-    """dy, argmax (N, OH, OW, C) -> dx (N, H, W, C); `zero` comes typed, as in relu."""
-    n, h, w, _ = dx.shape
-    _, oh, ow, _ = dy.shape
+    """dy, argmax (N, OH, OW, C) -> dx (N, H, W, C)."""
+    n, h, _, _ = dx.shape
     for chunk in prange(n_chunks):
-        for i in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):
-            dx[i] = zero
-            for a in range(oh):
-                top = a * stride[0] - corner[0]
-                for b in range(ow):
-                    left = b * stride[1] - corner[1]
-                    dy_pixel, where = dy[i, a, b], argmax[i, a, b]
-                    for p in range(max(0, -top), min(size[0], h - top)):
-                        for q in range(max(0, -left), min(size[1], w - left)):
-                            dx_pixel = dx[i, top + p, left + q]
-                            position = np.uint8(p * size[1] + q)
-                            for c in range(dx_pixel.size):
-                                dx_pixel[c] += dy_pixel[c] if where[c] == position else zero
+        for line in range(chunk * (n * h) // n_chunks, (chunk + 1) * (n * h) // n_chunks):
+            i, row = line // h, line % h
+            unpool_row(dy[i], argmax[i], row, size, stride, corner, dx[i, row])
+
+
+@kernel
+def unpool_image(
+    dy: Array, argmax: Array, size: Pair, stride: Pair, corner: Pair, dx: Array
+) -> None:
+    """dy, argmax (OH, OW, C) -> dx (H, W, C), all of it: one image of `backward`."""
+    for row in range(dx.shape[0]):
+        unpool_row(dy, argmax, row, size, stride, corner, dx[row])
+
+
+@kernel
+def unpool_row(
+    dy: Array, argmax: Array, row: int, size: Pair, stride: Pair, corner: Pair, dx: Array
+) -> None:
+    """dy, argmax (OH, OW, C) -> dx (W, C): row `row` of the input.
+
+    The windows over a row are `a` with a * stride <= row + corner < a * stride + size.
+    """
+    (oh, ow, _), w, place = dy.shape, dx.shape[0], row + corner[0]
+    zero = dx.dtype.type(0)
+    if size == (2, 2) and stride == (2, 2) and corner == (0, 0) and ow <= w // 2:
+        a = row // 2
+        if a < oh:
+            for b in range(ow):
+                unpool_two(dy[a, b], argmax[a, b], row % 2 * 2, dx[2 * b], dx[2 * b + 1])
+        dx[2 * ow if a < oh else 0 :] = zero
+        return
+    dx[:] = zero
+    for a in range(max(0, (place - size[0]) // stride[0] + 1), min(oh, place // stride[0] + 1)):
+        p = place - a * stride[0]
+        for b in range(ow):
+            left = b * stride[1] - corner[1]
+            dy_pixel, where = dy[a, b], argmax[a, b]
+            for q in range(max(0, -left), min(size[1], w - left)):
+                dx_pixel = dx[left + q]
+                position = np.uint8(p * size[1] + q)
+                for c in range(dx_pixel.size):
+                    dx_pixel[c] += dy_pixel[c] if where[c] == position else zero
+
+
+@kernel
+def unpool_two(dy: Array, where: Array, position: int, left: Array, right: Array) -> None:
+    """dy, where (C,) -> left, right (C,): two pixels of one row of a 2x2 window."""
+    zero, first, second = dy.dtype.type(0), np.uint8(position), np.uint8(position + 1)
+    for c in range(dy.size):
+        left[c] = dy[c] if where[c] == first else zero
+        right[c] = dy[c] if where[c] == second else zero
 
 
 forward = Ladder(
