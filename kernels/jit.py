@@ -27,6 +27,7 @@ import numba
 import numpy as np
 import platformdirs
 from numba.core import caching
+from numba.np.ufunc.parallel import get_thread_id
 
 # Numba calls itself typed but leaves most of these names out.
 _numba: Any = numba
@@ -57,6 +58,8 @@ UNREADABLE = (
 )
 
 prange = numba.prange
+# Which thread runs this turn of a prange loop: for scratch memory, never for results.
+thread_id: Any = get_thread_id
 
 
 class CacheWarning(UserWarning):

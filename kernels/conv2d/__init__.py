@@ -12,14 +12,18 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 | numpy | strides turn the padded input into a view of all windows; one product per group   |
 | blas  | a few rows of windows at a time are copied side by side, still in cache when      |
 |       | BLAS multiplies them; such parts, cut by shape alone, run side by side            |
+| simd  | the copies go straight to the register tile (`simd.dot_tile`), which leaves no    |
+|       | call, no packing of its own and no half-filled tile between maps; other types     |
+|       | than float32, and groups narrower than a vector, run blas                         |
 
-The last two rungs multiply the zeros around a map like any pixel: beside an infinite or NaN
+The last three rungs multiply the zeros around a map like any pixel: beside an infinite or NaN
 number (0 * inf is NaN) they give NaN where the naive rung leaves the product out.
 
-The windows of a whole batch (KH * KW times the input) are never stored by the last rung.
+The windows of a whole batch (KH * KW times the input) are never stored by the last two rungs.
 A 1x1 convolution at stride 1 needs no copy at all; one group per channel is `depthwise`.
 
-`columns` holds what the directions share; each direction has a file of its own.
+`columns` holds what the directions share, `gather` and `tiles` the loops of the rung simd;
+each direction has a file of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ forward = Ladder(
     naive=_forward.naive,
     numpy=_forward.numpy,
     blas=_forward.blas,
+    simd=_forward.simd,
 )
 backward_input = Ladder(
     "conv2d.backward_input",
@@ -42,6 +47,7 @@ backward_input = Ladder(
     naive=_input.naive,
     numpy=_input.numpy,
     blas=_input.blas,
+    simd=_input.simd,
 )
 backward_weight = Ladder(
     "conv2d.backward_weight",
@@ -49,4 +55,5 @@ backward_weight = Ladder(
     naive=_weight.naive,
     numpy=_weight.numpy,
     blas=_weight.blas,
+    simd=_weight.simd,
 )

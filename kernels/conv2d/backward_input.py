@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size
 from . import columns as share
+from .gather import Windows, panels_of
+from .tiles import multiply
 
 
 def check(
@@ -144,3 +148,70 @@ def blas(
     wanted = min(gemm.wanted_parts(dy.size * k), dy_rows.shape[0] // gemm.BLAS_TILE)
     run_blas([task(images) for images in share.spread(len(dy), wanted)])
     return dx
+
+
+def simd(
+    dy: Array,
+    w: Array,
+    *,
+    size: Pair,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Convolve dy with the turned, transposed weights: the loop of the forward pass again.
+
+    With a stride, a pixel of dx meets only every stride-th tap. So dx falls into stride x
+    stride sets of pixels, each a convolution of dy, without a stride, with taps of its own.
+    """
+    cin, cout = w.shape[2], w.shape[3] // groups
+    if not share.fits_tile(dy, cin, cout, groups):
+        return blas(dy, w, size=size, stride=stride, pads=pads, dilation=dilation, groups=groups)
+    dx = empty((len(dy), *size, cin * groups), dy.dtype)
+    ys = [_taps(size[0], w.shape[0], stride[0], pads[0], dilation[0], r) for r in range(stride[0])]
+    xs = [_taps(size[1], w.shape[1], stride[1], pads[2], dilation[1], r) for r in range(stride[1])]
+    if not all(taps.taps for taps in ys + xs):
+        dx.fill(0)
+    for y, x, g in itertools.product(ys, xs, range(groups)):
+        if not (y.taps and x.taps and y.size and x.size):
+            continue
+        windows = Windows(
+            y.size, x.size, y.taps, x.taps, 1, 1, y.dilation, x.dilation, y.origin, x.origin,
+            g * cout, cout,
+        )  # fmt: skip
+        turned = w[y.slice, x.slice, :, g * cout : (g + 1) * cout].transpose(0, 1, 3, 2)
+        multiply(dy, panels_of(turned), dx, windows, (g * cin, cin), stride, (y.first, x.first))
+    return dx
+
+
+class _Taps(NamedTuple):
+    """The pixels first, first + stride, ... of one axis of dx, and the taps they meet."""
+
+    first: int
+    size: int
+    slice: slice
+    taps: int
+    dilation: int
+    origin: int
+
+
+def _taps(size: int, k: int, stride: int, pad: int, dilation: int, first: int) -> _Taps:
+    """Return how pixels ``first + stride * q`` of dx see dy.
+
+    Tap t of output o reads pixel o * stride + t * dilation - pad. Seen from the pixel:
+    o = q + (first + pad - t * dilation) / stride, for those t that leave no remainder.
+    """
+    taps = [t for t in range(k) if (first + pad - t * dilation) % stride == 0]
+    n_pixels = len(range(first, size, stride))
+    if not taps:
+        return _Taps(first, n_pixels, slice(0), 0, 1, 0)
+    step = taps[1] - taps[0] if len(taps) > 1 else stride
+    return _Taps(
+        first,
+        n_pixels,
+        slice(taps[-1], None, -step),  # the last tap reads the lowest row of dy
+        len(taps),
+        step * dilation // stride,
+        (first + pad - taps[-1] * dilation) // stride,
+    )

@@ -12,6 +12,8 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
+from .gather import windows_of
+from .tiles import sum_outer
 
 
 def check(
@@ -150,3 +152,34 @@ def blas(
         ]
     )
     return gemm.add_up(partial)
+
+
+def simd(
+    dy: Array,
+    x: Array,
+    *,
+    kernel_size: Pair,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Copy the windows of some pixels; a register tile adds up their products with dy."""
+    cin, cout = x.shape[3] // groups, dy.shape[3] // groups
+    if not share.fits_tile(x, cin, cout, groups):
+        return blas(
+            dy,
+            x,
+            kernel_size=kernel_size,
+            stride=stride,
+            pads=pads,
+            dilation=dilation,
+            groups=groups,
+        )
+    dw = empty((*kernel_size, cin, dy.shape[3]), x.dtype)
+    for g in range(groups):
+        windows = windows_of(dy.shape[1:3], kernel_size, stride, pads, dilation, g, cin)
+        sum_outer(
+            x, dy.reshape(-1, dy.shape[3]), windows, (g * cout, cout), dw.reshape(-1, dw.shape[3])
+        )
+    return dw

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel
+from ..simd import LANES
 from ..windows import Pads, Pair
 
 # Elements of copied windows that stay in the second-level cache, and the fewest rows of them
@@ -45,6 +46,11 @@ def spread(n: int, parts: int) -> list[range]:
 def no_copy(kernel_size: Pair, stride: Pair, pads: Pads) -> bool:
     """Return whether every window is one pixel and every pixel a window: x itself will do."""
     return kernel_size == (1, 1) == stride and not any(pads)
+
+
+def fits_tile(x: Array, cin: int, cout: int, groups: int) -> bool:
+    """Tell whether the register tile pays: float32, and groups that fill a vector."""
+    return x.dtype == np.float32 and (groups == 1 or min(cin, cout) >= LANES)
 
 
 def window_view(x: Array, kernel_size: Pair, size: Pair, stride: Pair, dilation: Pair) -> Array:

@@ -12,6 +12,8 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
+from .gather import panels_of, windows_of
+from .tiles import multiply
 
 # Output channels that are worth a copy of the windows of their own.
 WIDE = 512
@@ -141,4 +143,26 @@ def blas(
     by_line = share.spread(lines, min(wanted, lines * size[1] // gemm.BLAS_TILE))
     by_channel = gemm.cuts(cout, max(1, min(-(-wanted // len(by_line)), cout // WIDE)))
     run_blas([task(part, channels) for part in by_line for channels in by_channel])
+    return y
+
+
+def simd(
+    x: Array,
+    w: Array,
+    *,
+    stride: Pair = (1, 1),
+    pads: Pads = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Copy the windows of some pixels, and let a register tile multiply them while in cache."""
+    if not share.fits_tile(x, w.shape[2], w.shape[3] // groups, groups):
+        return blas(x, w, stride=stride, pads=pads, dilation=dilation, groups=groups)
+    size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
+    y = empty((len(x), *size, w.shape[3]), x.dtype)
+    cin, cout = w.shape[2], w.shape[3] // groups
+    for g in range(groups):
+        windows = windows_of(size, w.shape[:2], stride, pads, dilation, g, cin)
+        panels = panels_of(w[..., g * cout : (g + 1) * cout])
+        multiply(x, panels, y, windows, (g * cout, cout), (1, 1), (0, 0))
     return y
