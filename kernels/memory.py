@@ -11,6 +11,7 @@ last of them. That deletion returns the memory.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -98,6 +99,32 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 def empty_like(a: NDArray[Any]) -> NDArray[Any]:
     """Return `empty` of another array's shape and dtype."""
     return empty(a.shape, a.dtype)
+
+
+def _references(holder: Any, key: int) -> list[int]:
+    """Count who refers to an array, and to each thing it is a view of."""
+    counts, link = [], holder[key]
+    while link is not None:
+        # Memory of other owners counts as shared: who knows who can reach it.
+        known = isinstance(link, np.ndarray | _Block) and hasattr(sys, "getrefcount")
+        counts.append(sys.getrefcount(link) if known else sys.maxsize)
+        link = getattr(link, "base", None)
+    return counts
+
+
+_ALONE = _references([np.empty(1)], 0)[0]  # what is counted for an array that only a list holds
+
+
+def held_alone(holder: dict[int, NDArray[Any]] | list[NDArray[Any]], key: int) -> bool:
+    """Tell whether nobody but `holder` can reach the memory of ``holder[key]``.
+
+    Then whoever owns the holder may write to that array or keep it. Every array, view, closure
+    and local variable is a reference: the answer is yes only where the array, and everything it
+    is a view of, has exactly one. So the caller must have no other name for it.
+    """
+    if sys.maxsize == _ALONE or type(holder[key]) is not np.ndarray:
+        return False
+    return bool(holder[key].flags.writeable) and set(_references(holder, key)) == {_ALONE}
 
 
 def idle_bytes() -> int:

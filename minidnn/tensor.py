@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidnn.errors import DTypeError, GraphError, ShapeError
+from minidnn.kernels.memory import empty_like, held_alone
 
 Array: TypeAlias = NDArray[Any]
 Backward: TypeAlias = Callable[[Array], Any] | tuple[Callable[[Array], Array], ...] | None
@@ -272,26 +273,26 @@ class Tensor:
         order = _parents_first(self)
         while order:
             tensor = order.pop()  # forgotten once done with, so that memory is free early
-            node, dy = tensor.node, pending.pop(id(tensor), None)
-            if dy is None:  # an op returned None: no gradient flows here
+            node = tensor.node
+            if id(tensor) not in pending:  # an op returned None: no gradient flows here
                 continue
             if node is None:
-                tensor._accumulate(dy)
+                tensor._accumulate(pending)
                 continue
-            for parent, dx in zip(node.parents, node.gradients(dy), strict=True):
-                if parent is None or dx is None:
-                    continue
-                key = id(parent)
-                # A new array, not `+=`: a closure may hand the same array to two parents.
-                pending[key] = pending[key] + dx if key in pending else dx
+            _hand_on(node, pending.pop(id(tensor)), pending)
             node.backward, node.parents = None, ()
 
-    def _accumulate(self, grad: Array) -> None:
-        if self.grad is None:
+    def _accumulate(self, pending: dict[int, Array]) -> None:
+        """Take this leaf's gradient out of `pending`: add it to `grad`, or become `grad`."""
+        ours = held_alone(pending, id(self))
+        grad = pending.pop(id(self))
+        if self.grad is not None:
+            self.grad += grad
+        elif ours and grad.flags.c_contiguous:
+            self.grad = grad
+        else:
             # A copy, and an array where NumPy made a scalar of shape ().
             self.grad = np.array(grad, order="C")
-        else:
-            self.grad += grad
         for hook in self._hooks or ():
             hook(self)
 
@@ -384,6 +385,25 @@ def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
 def as_tensor(value: ArrayLike | Tensor) -> Tensor:
     """Return `value` itself if it is a Tensor, else a Tensor on it."""
     return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def _hand_on(node: Node, dy: Array, pending: dict[int, Array]) -> None:
+    """Go back through one op; give each parent its gradient, added to what came before.
+
+    A sum goes into memory of its own unless one of its terms can be reached from nowhere
+    else: a closure may hand one array to two parents, or keep what it returned.
+    """
+    arrived = {i: dx for i, dx in enumerate(node.gradients(dy)) if dx is not None}
+    for i in list(arrived):
+        key = id(node.parents[i])
+        if key not in pending:
+            pending[key] = arrived.pop(i)
+        elif held_alone(pending, key):
+            pending[key] += arrived.pop(i)
+        else:
+            ours = held_alone(arrived, i)
+            dx = arrived.pop(i)
+            pending[key] = np.add(pending[key], dx, out=dx if ours else empty_like(dx))
 
 
 def _parents_first(root: Tensor) -> list[Tensor]:
