@@ -184,6 +184,27 @@ WORKLOADS |= {
     "batchnorm.inference_backward": [Workload(_label, _statistics, _EPS, terms=_rows)],
 }
 
+# --- a block: batch norm, PReLU, depthwise and pointwise convolution ------------------------
+
+_matrix = (_first.channels, _first.channels)
+
+
+def _block(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Draw dy and everything that forward takes."""
+    dy, *given = _activated(rng)
+    x, gamma, beta, slope, mean, var = given
+    return dy, x, gamma, beta, slope, mean, var, *normal((3, 3, *_c), _matrix)(rng)
+
+
+_block_macs = int(np.prod(_x)) * (9 + _first.channels)
+_block_settings = {**_EPS, "pads": (1, 1, 1, 1)}
+WORKLOADS |= {
+    "separable.forward": [
+        Workload(_label, lambda rng: _block(rng)[1:], _block_settings, _block_macs, _rows)
+    ],
+    "separable.backward": [Workload(_label, _block, _block_settings, 3 * _block_macs, _rows)],
+}
+
 # --- pooling, dropout, loss -------------------------------------------------------------
 
 _half = (BATCH, _first.size // 2, _first.size // 2, _first.channels)

@@ -38,7 +38,7 @@ def check_forward(x: Array, gamma: Array, beta: Array, *, eps: float) -> None:
     check_array("beta", beta, x.shape[-1:], like=x)
 
 
-def _check_inference(
+def check_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, eps: float
 ) -> None:
     check_array("x", x)
@@ -51,7 +51,7 @@ def _check_inference(
 def check_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *, eps: float
 ) -> None:
-    _check_inference(x, gamma, gamma, mean, var, eps=eps)
+    check_inference(x, gamma, gamma, mean, var, eps=eps)
     check_array("dy", dy, x.shape, like=x)
 
 
@@ -436,7 +436,7 @@ forward = Ladder(
 )
 inference = Ladder(
     "batchnorm.inference",
-    check=_check_inference,
+    check=check_inference,
     naive=inference_naive,
     numpy=inference_numpy,
     fused=inference_fused,

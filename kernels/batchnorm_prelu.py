@@ -38,6 +38,14 @@ def _check_forward(x: Array, gamma: Array, beta: Array, slope: Array, *, eps: fl
         raise ShapeError(f"slope: expected shape (1,) or {x.shape[-1:]}, got {slope.shape}")
 
 
+def check_given(
+    x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array, *, eps: float
+) -> None:
+    """Raise unless everything fits x (..., C): statistics too, which are not taken from it."""
+    batchnorm.check_inference(x, gamma, beta, mean, var, eps=eps)
+    _check_forward(x, gamma, beta, slope, eps=eps)
+
+
 def _check_backward(
     dy: Array,
     x: Array,
@@ -119,7 +127,7 @@ def backward_numpy(
 # --- fused ----------------------------------------------------------------------------
 
 
-def _spread(slope: Array, channels: int) -> Array:
+def spread(slope: Array, channels: int) -> Array:
     """Return one slope per channel."""
     return np.ascontiguousarray(np.broadcast_to(slope, (channels,)))
 
@@ -131,7 +139,7 @@ def forward_fused(x: Array, gamma: Array, beta: Array, slope: Array, *, eps: flo
     mean, var = wide_mean.astype(x.dtype), wide_var.astype(x.dtype)
     scale = (gamma * inverse_std(var, eps)).astype(x.dtype)
     y, rows = empty_like(x), as_rows(x)
-    slopes = _spread(slope, x.shape[-1])
+    slopes = spread(slope, x.shape[-1])
     forward_loop(rows, mean, scale, beta, slopes, as_rows(y), row_chunks(rows))
     return y, mean, var
 
@@ -171,7 +179,7 @@ def backward_fused(
 ) -> Gradients:
     """One pass for all three sums, one for dx; each computes z and its gradient anew."""
     inverse, rows, dy_rows = inverse_std(var, eps), as_rows(x), as_rows(dy)
-    scale, slopes = gamma * inverse, _spread(slope, x.shape[-1])
+    scale, slopes = gamma * inverse, spread(slope, x.shape[-1])
     z_of = (mean, scale.astype(x.dtype), beta, slopes)
     n_chunks = chunks(len(rows), GRAIN)
     partial = np.zeros((n_chunks, 3, mean.size))
@@ -273,7 +281,7 @@ def go_back(
     shift: Array,
     dx: Array,
 ) -> None:
-    """dy, x (rows, C), all others (C,) -> dx (rows, C), which may be dy itself."""
+    """dy, x (rows, C), all others (C,) -> dx (rows, C)."""
     for row in range(x.shape[0]):
         dy_row, x_row, dx_row = dy[row], x[row], dx[row]
         for c in range(x_row.size):
@@ -281,6 +289,33 @@ def go_back(
             z = centred * scale[c] + beta[c]
             dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
             dx_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
+
+
+@parallel
+def go_back_loop(
+    g: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, by_x: Array,
+    shift: Array, n_chunks: int,
+) -> None:  # fmt: skip
+    """g, x (rows, C), all others (C,): g becomes dx."""
+    rows = x.shape[0]
+    for chunk in prange(n_chunks):
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        go_back_in_place(g[low:high], x[low:high], mean, scale, beta, slope, by_x, shift)
+
+
+@kernel
+def go_back_in_place(
+    g: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, by_x: Array,
+    shift: Array,
+) -> None:  # fmt: skip
+    """`go_back` from g to g: with one name for both, the compiler knows it may use vectors."""
+    for row in range(x.shape[0]):
+        g_row, x_row = g[row], x[row]
+        for c in range(x_row.size):
+            centred = x_row[c] - mean[c]
+            z = centred * scale[c] + beta[c]
+            dz = g_row[c] if z > 0 else slope[c] * g_row[c]
+            g_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
 
 
 forward = Ladder(

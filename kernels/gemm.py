@@ -326,9 +326,14 @@ def nt_simd(a: Array, b: Array) -> Array:
     """Transpose b, which is small against the product, and multiply as in nn."""
     if a.dtype != np.float32:
         return nt_blas(a, b)
+    return nn_simd(a, transpose(b))
+
+
+def transpose(b: Array) -> Array:
+    """Return a contiguous copy of b.T."""
     transposed = empty(b.shape[::-1], b.dtype)
     transpose_loop(b, transposed, chunks(len(b), 16))
-    return nn_simd(a, transposed)
+    return transposed
 
 
 @parallel
@@ -362,28 +367,35 @@ def tn_simd(a: Array, b: Array) -> Array:
 @parallel
 def tn_simd_loop(a: Array, b: Array, partial: Array, by_column: int) -> None:
     """a (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_column parts."""
-    n_chunks, m, n = partial.shape
-    column_tiles = -(-n // TILE_COLUMNS)
+    n_chunks, column_tiles = len(partial), -(-partial.shape[2] // TILE_COLUMNS)
     for part in prange(n_chunks * by_column):
         chunk, column = part // by_column, part % by_column
         low, high = chunk * a.shape[0] // n_chunks, (chunk + 1) * a.shape[0] // n_chunks
-        for start in range(low, max(high, low + 1), STEPS_IN_L1):
-            steps = min(STEPS_IN_L1, high - start)
-            last = start + steps - 1
-            for jt in range(
-                column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-            ):
-                for i in range(0, m, TILE_ROWS):
-                    j = jt * TILE_COLUMNS
-                    dot_tile(
-                        a.ctypes.data + 4 * (start * m + i), 1, m,
-                        b.ctypes.data + 4 * (start * n + j), n,
-                        partial.ctypes.data + 4 * ((chunk * m + i) * n + j), n,
-                        steps, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), start > low,
-                        # Reading on past the end of a row is harmless while rows follow.
-                        last * m + i + TILE_ROWS <= a.size
-                        and last * n + j + TILE_COLUMNS <= b.size,
-                    )  # fmt: skip
+        left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
+        multiply_transposed(a[low:high], b[low:high], partial[chunk], left, right, False)
+
+
+@kernel
+def multiply_transposed(
+    a: Array, b: Array, y: Array, left: int, right: int, accumulate: bool
+) -> None:
+    """a (K, M).T @ b (K, N) -> tile columns left .. right - 1 of y (M, N), or added to them."""
+    (k, m), n = a.shape, b.shape[1]
+    for start in range(0, max(k, 1), STEPS_IN_L1):
+        steps = min(STEPS_IN_L1, k - start)
+        last = start + steps - 1
+        for jt in range(left, right):
+            for i in range(0, m, TILE_ROWS):
+                j = jt * TILE_COLUMNS
+                dot_tile(
+                    a.ctypes.data + 4 * (start * m + i), 1, m,
+                    b.ctypes.data + 4 * (start * n + j), n,
+                    y.ctypes.data + 4 * (i * n + j), n,
+                    steps, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j),
+                    accumulate or start > 0,
+                    # Reading on past the end of a row is harmless while rows follow.
+                    last * m + i + TILE_ROWS <= a.size and last * n + j + TILE_COLUMNS <= b.size,
+                )  # fmt: skip
 
 
 nn = Ladder(

@@ -42,7 +42,7 @@ def forward_simd(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 
         return forward_channels_last(x, w, stride=stride, pads=pads)
     y = new_output(x, w, stride, pads)
     n_chunks = cut(y.shape[0] * y.shape[1], 9 * y.size)
-    forward_tiles(x, _padded(w), y, *_scratch(n_chunks, x), (pads[0], pads[2]))
+    forward_tiles(x, padded(w), y, *scratch(n_chunks, x), (pads[0], pads[2]))
     return y
 
 
@@ -56,14 +56,14 @@ def backward_simd(
     n_chunks = cut(x.shape[0] * x.shape[1], 18 * x.size)
     # A chunk's own dw is written and read once more: keep them few against the input.
     n_chunks = min(n_chunks, max(1, x.size // (4 * w.size)))
-    turned = _padded(w[::-1, ::-1])
+    turned = padded(w[::-1, ::-1])
     partial = np.zeros((n_chunks, *turned.shape), np.float32)
-    backward_tiles(dy, x, turned, dx, partial, *_scratch(n_chunks, x), (2 - pads[0], 2 - pads[2]))
+    backward_tiles(dy, x, turned, dx, partial, *scratch(n_chunks, x), (2 - pads[0], 2 - pads[2]))
     dw = partial.sum(axis=0, dtype=np.float64)[::-1, ::-1, : x.shape[3]]
     return dx, np.ascontiguousarray(dw, np.float32)
 
 
-def _padded(w: Array) -> Array:
+def padded(w: Array) -> Array:
     """Copy a kernel with its taps one cache line further apart.
 
     1024 channels are 4,096 bytes: all taps of a channel would want the same 8 places of L1.
@@ -73,7 +73,7 @@ def _padded(w: Array) -> Array:
     return padded
 
 
-def _scratch(n_chunks: int, x: Array) -> tuple[Array, Array, Array]:
+def scratch(n_chunks: int, x: Array) -> tuple[Array, Array, Array]:
     """Return room for addresses per chunk, a row of zeros, and a row per chunk that is not read."""
     channels = x.shape[3]
     return (
