@@ -36,7 +36,7 @@ from .gemm import MAX_PARTIAL, add_up, multiply, multiply_transposed, transpose
 from .jit import MAX_CHUNKS, kernel, max_threads, parallel, prange, thread_id
 from .ladder import Ladder
 from .memory import empty, empty_like
-from .simd import TILE_COLUMNS
+from .tile import TILE_COLUMNS
 from .windows import Pads, Pair, output_size
 
 P = ParamSpec("P")

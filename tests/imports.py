@@ -32,6 +32,7 @@ KERNEL_NEEDS = {"numpy", "numba"}
 KERNEL_EXCEPTIONS = {
     "kernels/jit.py": {"platformdirs", "threadpoolctl"},
     "kernels/simd.py": {"llvmlite"},
+    "kernels/tile.py": {"llvmlite"},
 }
 
 

@@ -12,7 +12,7 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 | numpy | strides turn the padded input into a view of all windows; one product per group   |
 | blas  | a few rows of windows at a time are copied side by side, still in cache when      |
 |       | BLAS multiplies them; such parts, cut by shape alone, run side by side            |
-| simd  | the copies go straight to the register tile (`simd.dot_tile`), which leaves no    |
+| simd  | the copies go straight to the register tile (`tile.dot_tile`), which leaves no    |
 |       | call, no packing of its own and no half-filled tile between maps; other types     |
 |       | than float32, and groups narrower than a vector, run blas                         |
 

@@ -1,6 +1,6 @@
 """How the rung simd lays its operands out: copied windows, panels of weights and gradients.
 
-The register tile (`simd.dot_tile`) is fast where its operands lie close together and are in
+The register tile (`tile.dot_tile`) is fast where its operands lie close together and are in
 cache. So the windows of some pixels are copied side by side (im2col) into scratch memory that
 stays in the second-level cache, and the other operand into panels of as many columns as the
 tile has. Everything here works with whole vectors: what they write past the end of a run is
@@ -14,7 +14,8 @@ from typing import NamedTuple
 from ..checks import Array
 from ..jit import chunks, kernel, parallel, prange
 from ..memory import empty
-from ..simd import LANES, TILE_COLUMNS, load, store, zero
+from ..simd import LANES, load, store, zero
+from ..tile import TILE_COLUMNS
 from ..windows import Pads, Pair
 
 

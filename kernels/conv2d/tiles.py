@@ -12,7 +12,8 @@ from .. import gemm
 from ..checks import Array
 from ..jit import MAX_CHUNKS, max_threads, parallel, prange, thread_id
 from ..memory import empty
-from ..simd import LANES, TILE_COLUMNS, TILE_ROWS, dot_tile
+from ..simd import LANES
+from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile
 from ..windows import Pair
 from .gather import Windows, copy_panel, gather
 

@@ -1,0 +1,272 @@
+"""The register tile of matrix products: a small block of sums that stays in registers.
+
+`dot_tile` is a whole loop, because Numba has no way to name 28 variables by index. One call
+computes ``C[rows, columns] (+)= sum over k of A[row, k] * B[k, column]``. On AVX-512 the tile
+is 14 rows by 2 vectors of 16 columns: 28 sums, 2 vectors of B and the broadcast of A fill the
+32 registers. Each step of k loads 2 vectors and does 28 fused multiply-adds, so arithmetic,
+not memory, is the limit.
+
+Tiles at the edge need no code of their own: rows past the end read the last row again and
+are not stored, columns past the end are masked off in loads and stores alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import extending
+from numba.core import types
+
+from .simd import ISA, WIDTHS, declare, fused, spread
+
+_intrinsic: Any = extending.intrinsic
+_types: Any = types
+
+
+class Tile(NamedTuple):
+    """Shape of the register tile.
+
+    Attributes
+    ----------
+    lanes : int
+        float32 values in one vector register.
+    rows : int
+        Rows of A and C.
+    vectors : int
+        Vectors of B and C side by side.
+    """
+
+    lanes: int
+    rows: int
+    vectors: int
+
+    @property
+    def columns(self) -> int:
+        """Columns of B and C."""
+        return self.lanes * self.vectors
+
+
+# Registers: 32 with AVX-512 and NEON, 16 otherwise; rows * vectors sums, `vectors` of B and
+# one broadcast of A must fit.
+TILES = {
+    "avx512": Tile(WIDTHS["avx512"], 14, 2),
+    "avx2": Tile(WIDTHS["avx2"], 6, 2),
+    "neon": Tile(WIDTHS["neon"], 8, 3),
+    "portable": Tile(WIDTHS["portable"], 6, 2),
+}
+TILE = TILES[ISA]
+TILE_ROWS, TILE_COLUMNS = TILE.rows, TILE.columns  # kernels read plain numbers
+
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+_F32 = ir.FloatType()
+
+
+class _Emitter:
+    """Writes one `dot_tile` for one tile shape; a method per line of the pseudo code below.
+
+    ::
+
+        sums[rows][vectors] = 0
+        for step in range(k):
+            b[v] = masked load of vector v of B's row
+            for row in rows:
+                sums[row][v] += broadcast(A[row, step]) * b[v]
+        for row in rows, if row < valid_rows:
+            C[row, v] = sums[row][v] (+ C[row, v] if accumulate), masked
+    """
+
+    def __init__(self, builder: Any, tile: Tile) -> None:
+        self.builder, self.tile = builder, tile
+        self.vector = ir.VectorType(_F32, tile.lanes)
+        self.mask_type = ir.VectorType(ir.IntType(1), tile.lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * tile.lanes)
+        pointer = self.vector.as_pointer()
+        suffix = f"v{tile.lanes}f32"
+        self.fma = fused(builder.module, self.vector)
+        self.masked_load = declare(
+            builder.module,
+            f"llvm.masked.load.{suffix}.p0",
+            self.vector,
+            [pointer, _I32, self.mask_type, self.vector],
+        )
+        self.masked_store = declare(
+            builder.module,
+            f"llvm.masked.store.{suffix}.p0",
+            ir.VoidType(),
+            [self.vector, pointer, _I32, self.mask_type],
+        )
+
+    def offset(self, address: Any, elements: Any) -> Any:
+        """Return an address so many float32 values further on."""
+        return self.builder.add(address, self.builder.mul(elements, ir.Constant(_I64, 4)))
+
+    def mask(self, columns: Any, v: int) -> Any:
+        """Return which lanes of vector `v` lie before column `columns`."""
+        lanes = [v * self.tile.lanes + lane for lane in range(self.tile.lanes)]
+        index = ir.Constant(ir.VectorType(_I32, self.tile.lanes), lanes)
+        count = spread(self.builder, self.builder.trunc(columns, _I32), index.type)
+        return self.builder.icmp_signed("<", index, count)
+
+    def load(self, address: Any, mask: Any) -> Any:
+        """Load a vector; lanes that are masked off touch no memory and read zero."""
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        return self.builder.call(self.masked_load, [pointer, ir.Constant(_I32, 4), mask, self.zero])
+
+    def store(self, value: Any, address: Any, mask: Any) -> None:
+        """Store a vector's lanes that are not masked off."""
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        self.builder.call(self.masked_store, [value, pointer, ir.Constant(_I32, 4), mask])
+
+    def scalar(self, address: Any) -> Any:
+        """Load one float32 and copy it to every lane."""
+        pointer = self.builder.inttoptr(address, _F32.as_pointer())
+        return spread(self.builder, self.builder.load(pointer, align=4), self.vector)
+
+    def emit(self, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
+             k: Any, rows: Any, columns: Any, accumulate: Any, readable: Any) -> None:  # fmt: skip
+        """Write both loops and the stores; arguments as in `dot_tile`."""
+        bld, tile = self.builder, self.tile
+        masks = [self.mask(columns, v) for v in range(tile.vectors)]
+        entry = bld.block
+        whole, edge, done = (
+            bld.function.append_basic_block(name) for name in ("whole", "edge", "done")
+        )
+        full = bld.icmp_signed("!=", readable, ir.Constant(_I64, 0))
+        empty = bld.icmp_signed("<=", k, ir.Constant(_I64, 0))
+        choose = bld.function.append_basic_block("choose")
+        bld.cbranch(empty, done, choose)
+        bld.position_at_end(choose)
+        bld.cbranch(full, whole, edge)
+
+        ends = [(entry, [[self.zero] * tile.vectors] * tile.rows)]
+        everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
+        bld.position_at_end(whole)
+        starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(tile.rows)]
+        ends.append(self.emit_loop(starts, a_step, b, b_step, k, everything, done))
+        bld.position_at_end(edge)
+        last = bld.sub(rows, ir.Constant(_I64, 1))
+        starts = []
+        for m in range(tile.rows):
+            here = ir.Constant(_I64, m)
+            clamped = bld.select(bld.icmp_signed("<", here, last), here, last)
+            starts.append(self.offset(a, bld.mul(clamped, a_row)))
+        ends.append(self.emit_loop(starts, a_step, b, b_step, k, masks, done))
+
+        bld.position_at_end(done)
+        results = [[bld.phi(self.vector) for _ in masks] for _ in range(tile.rows)]
+        for block, values in ends:
+            for phis, row in zip(results, values, strict=True):
+                for phi, value in zip(phis, row, strict=True):
+                    phi.add_incoming(value, block)
+        self.emit_stores(results, c, c_row, masks, rows, columns, accumulate)
+
+    def emit_loop(
+        self, starts: Any, a_step: Any, b: Any, b_step: Any, k: Any, masks: Any, done: Any
+    ) -> tuple[Any, Any]:
+        """Write one loop over k; return its last block and the sums it ends with."""
+        bld, tile = self.builder, self.tile
+        before, loop = bld.block, bld.function.append_basic_block("k_loop")
+        bld.branch(loop)
+        bld.position_at_end(loop)
+        step, a_at, b_at = (bld.phi(_I64) for _ in range(3))
+        sums = [[bld.phi(self.vector) for _ in masks] for _ in starts]
+        b_vectors = [
+            self.load(self.offset(b_at, ir.Constant(_I64, v * tile.lanes)), mask)
+            for v, mask in enumerate(masks)
+        ]
+        new = []
+        for start, row in zip(starts, sums, strict=True):
+            a_value = self.scalar(self.offset(start, a_at))
+            new.append(
+                [bld.call(self.fma, [a_value, b, s]) for b, s in zip(b_vectors, row, strict=True)]
+            )
+        next_step = bld.add(step, ir.Constant(_I64, 1))
+        for phi, first, following in (
+            (step, ir.Constant(_I64, 0), next_step),
+            (a_at, ir.Constant(_I64, 0), bld.add(a_at, a_step)),
+            (b_at, b, self.offset(b_at, b_step)),
+        ):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, loop)
+        for phis, values in zip(sums, new, strict=True):
+            for phi, value in zip(phis, values, strict=True):
+                phi.add_incoming(self.zero, before)
+                phi.add_incoming(value, loop)
+        bld.cbranch(bld.icmp_signed("<", next_step, k), loop, done)
+        return loop, new
+
+    def emit_stores(
+        self, results: Any, c: Any, c_row: Any, masks: Any, rows: Any, columns: Any, accumulate: Any
+    ) -> None:
+        """Write the part of the tile that exists; a whole tile needs neither masks nor tests."""
+        bld, tile = self.builder, self.tile
+        whole = bld.and_(
+            bld.icmp_signed("==", rows, ir.Constant(_I64, tile.rows)),
+            bld.icmp_signed("==", columns, ir.Constant(_I64, tile.columns)),
+        )
+        adding = bld.icmp_signed("!=", accumulate, ir.Constant(_I64, 0))
+        everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
+        with bld.if_else(whole) as (then, otherwise):
+            with then, bld.if_else(adding) as (add, overwrite):
+                with add:
+                    for m, values in enumerate(results):
+                        self.emit_row(values, c, c_row, m, everything, add=True)
+                with overwrite:
+                    for m, values in enumerate(results):
+                        self.emit_row(values, c, c_row, m, everything, add=False)
+            with otherwise:
+                for m, values in enumerate(results):
+                    exists = bld.icmp_signed("<", ir.Constant(_I64, m), rows)
+                    with bld.if_then(exists), bld.if_else(adding) as (add, overwrite):
+                        with add:
+                            self.emit_row(values, c, c_row, m, masks, add=True)
+                        with overwrite:
+                            self.emit_row(values, c, c_row, m, masks, add=False)
+
+    def emit_row(self, values: Any, c: Any, c_row: Any, m: int, masks: Any, *, add: bool) -> None:
+        """Write row `m` of the tile, or add it to what is there."""
+        start = self.offset(c, self.builder.mul(ir.Constant(_I64, m), c_row))
+        for v, (value, mask) in enumerate(zip(values, masks, strict=True)):
+            address = self.offset(start, ir.Constant(_I64, v * self.tile.lanes))
+            if add:
+                value = self.builder.fadd(value, self.load(address, mask))
+            self.store(value, address, mask)
+
+
+def _dot_tile(
+    typing_context: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
+    k: Any, rows: Any, columns: Any, accumulate: Any, readable: Any,
+) -> Any:  # fmt: skip
+    """Compute one register tile of a float32 matrix product; call it from kernels only.
+
+    Parameters
+    ----------
+    a, b, c : int
+        Addresses of A[0, 0], B[0, 0] and C[0, 0] of this tile.
+    a_row, a_step : int
+        Elements from one row of A to the next, and from one k to the next: (K, 1) reads a
+        matrix as it lies, (1, M) reads it transposed.
+    b_step, c_row : int
+        Elements from one row of B, and of C, to the next; columns are contiguous.
+    k : int
+        Length of the dot products; with 0 the result is zero.
+    rows, columns : int
+        How much of the tile exists, 1 to `TILE_ROWS` and 1 to `TILE_COLUMNS`.
+    accumulate : int
+        0 to overwrite C, 1 to add to it.
+    readable : int
+        1 if a whole tile of A and B may be read, though not all of it may exist: the faster
+        loop. 0 where that would leave the arrays.
+    """
+    signature = _types.void(*[_types.int64] * 12)
+
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        _Emitter(builder, TILE).emit(*arguments)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+dot_tile: Any = _intrinsic(_dot_tile)

@@ -1,0 +1,154 @@
+"""The register tile: right at every edge, and made of the instructions it was written for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidnn.kernels import tile
+from minidnn.kernels.jit import kernel
+
+ROOT = Path(__file__).parents[1]
+
+# What to tell Numba so that it compiles for less, or more, than the host has.
+TARGETS = {
+    "avx512": {
+        "NUMBA_CPU_NAME": "skylake-avx512",
+        "NUMBA_CPU_FEATURES": "+avx512f,+avx512dq,+avx512vl,+avx512bw,+avx2,+fma",
+    },
+    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"},
+    "portable": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+}
+
+# Compiles one tile without running it (the host may lack the instructions), prints its assembly.
+SOURCE = """
+from numba import int64, void
+from minidnn.kernels import tile
+from minidnn.kernels.jit import kernel
+
+@kernel
+def one(a, a_row, a_step, b, b_step, c, c_row, k, rows, columns, add, readable):
+    tile.dot_tile(a, a_row, a_step, b, b_step, c, c_row, k, rows, columns, add, readable)
+
+one.compile(void(*[int64] * 12))
+print(tile.ISA)
+print(list(one.inspect_asm().values())[0])
+"""
+
+
+@kernel
+def _tile(a: Any, b: Any, c: Any, rows: int, columns: int, add: int, readable: bool) -> None:
+    """Multiply the first `rows` of a by the first `columns` of b into c."""
+    tile.dot_tile(
+        a.ctypes.data, a.shape[1], 1, b.ctypes.data, b.shape[1], c.ctypes.data, c.shape[1],
+        a.shape[1], rows, columns, add, readable,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("add", [0, 1])
+@pytest.mark.parametrize("k", [0, 1, 5])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (1, 1),
+        (1, tile.TILE_COLUMNS),
+        (2, tile.TILE.lanes + 1),
+        (tile.TILE_ROWS, 1),
+        (tile.TILE_ROWS - 1, tile.TILE_COLUMNS - 1),
+        (tile.TILE_ROWS, tile.TILE_COLUMNS),
+    ],
+)
+def test_writes_the_part_that_exists_and_nothing_else(
+    rows: int, columns: int, k: int, add: int
+) -> None:
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((rows, k)).astype(np.float32)
+    b = rng.standard_normal((k, columns)).astype(np.float32)
+    # Canaries all around: a guard row, and guard columns behind each row.
+    c = np.full((rows + 1, columns + 5), 7, np.float32)
+    whole = rows == tile.TILE_ROWS and columns == tile.TILE_COLUMNS
+    _tile(a, b, c, rows, columns, add, whole)
+    want = a.astype(np.float64) @ b + 7 * add
+    np.testing.assert_allclose(c[:rows, :columns], want, rtol=0, atol=1e-5)
+    assert (c[rows:] == 7).all()
+    assert (c[:, columns:] == 7).all()
+
+
+def test_nan_in_the_operands_comes_out_where_it_belongs() -> None:
+    a = np.ones((3, 4), np.float32)
+    b = np.ones((4, 5), np.float32)
+    a[1, 2] = np.nan
+    c = np.zeros((3, 5), np.float32)
+    _tile(a, b, c, 3, 5, 0, False)
+    assert np.isnan(c).tolist() == [[False] * 5, [True] * 5, [False] * 5]
+
+
+def _compiled_for(isa: str, tmp_path: Path) -> tuple[str, str]:
+    environment = {k: v for k, v in os.environ.items() if k != "MINIDNN_SIMD"}
+    environment |= TARGETS[isa] | {"MINIDNN_CACHE_DIR": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", SOURCE],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    chosen, _, assembly = result.stdout.partition("\n")
+    return chosen, assembly
+
+
+def inner_loops(assembly: str) -> list[list[str]]:
+    """Return the basic blocks that jump back to themselves and multiply vectors."""
+    blocks: list[list[str]] = [[]]
+    for line in assembly.splitlines():
+        if re.match(r"\.L\w+:", line):
+            blocks.append([])
+        blocks[-1].append(line.strip())
+    return [
+        block
+        for block in blocks
+        if any(re.match(rf"j\w+\s+{re.escape(block[0].split(':')[0])}$", line) for line in block)
+        and any(re.match(r"v?(fmadd\d+|mul)ps", line) for line in block)
+    ]
+
+
+def spills(loop: list[str]) -> list[str]:
+    """Return the lines that move a vector register to or from the stack."""
+    return [line for line in loop if re.search(r"%[xyz]mm\d", line) and "(%rsp" in line]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
+@pytest.mark.parametrize(("isa", "register"), [("avx512", "zmm"), ("avx2", "ymm")])
+def test_inner_loop_is_multiply_adds_on_whole_registers_without_spills(
+    isa: str, register: str, tmp_path: Path
+) -> None:
+    chosen, assembly = _compiled_for(isa, tmp_path)
+    assert chosen == isa
+    shape, loops = tile.TILES[isa], inner_loops(assembly)
+    assert len(loops) == 2, "expected the loop for whole tiles and the one for edges"
+    # Edges mask their loads, and with 16 registers the masks do not all fit.
+    whole = [loop for loop in loops if not any("vmask" in line or "{%k" in line for line in loop)]
+    assert len(whole) == 1
+    assert spills(whole[0]) == []
+    for loop in loops:
+        fused = [line for line in loop if re.match(rf"vfmadd\d+ps\s.*%{register}\d+$", line)]
+        assert len(fused) == shape.rows * shape.vectors
+        assert not [line for line in loop if line.startswith("call")]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
+def test_without_fused_multiply_add_no_library_is_called(tmp_path: Path) -> None:
+    chosen, assembly = _compiled_for("portable", tmp_path)
+    assert chosen == "portable"
+    assert "fmaf" not in assembly
+    assert inner_loops(assembly)
+
+
+def test_spill_checker_finds_a_spill() -> None:
+    loop = ["\tvmovups\t%zmm3, 64(%rsp)", "movq\t8(%rsp), %rax", "vaddps %zmm1, %zmm2, %zmm2"]
+    assert spills(loop) == [loop[0]]
