@@ -159,16 +159,17 @@ def partials(x_shape: tuple[int, ...], matrix_shape: tuple[int, ...]) -> int:
     return min(MAX_CHUNKS // 2, groups, MAX_PARTIAL // (matrix_shape[0] * matrix_shape[1]))
 
 
-def pays(x_shape: tuple[int, ...], matrix_shape: tuple[int, ...]) -> bool:
-    """Tell by the shape whether to go image by image: many groups of images, a small matrix.
+def worthwhile(matrix_shape: tuple[int, ...]) -> bool:
+    """Tell whether a block with such a matrix can gain, with enough images.
 
     Large matrices stand behind small maps, which fit the last-level cache as a whole batch.
     """
-    return partials(x_shape, matrix_shape) >= SHARES
+    return matrix_shape[0] * matrix_shape[1] * 2 * SHARES <= MAX_PARTIAL
 
 
 def _applies(x: Array, w: Array, matrix: Array) -> bool:
-    return depthwise_applies(x, w, (1, 1)) and pays(x.shape, matrix.shape)
+    shares = partials(x.shape, matrix.shape)
+    return depthwise_applies(x, w, (1, 1)) and worthwhile(matrix.shape) and shares >= SHARES
 
 
 def _borders(images: int, group: int, n_chunks: int) -> Array:

@@ -1,24 +1,50 @@
-"""Fusion for training: a pass over the traced graph that joins ops which share their memory.
+"""Fusion for training: a pass over the traced graph that joins layers which share their memory.
 
-Joined today: a batch norm and the PReLU that alone reads its output. Forward and backward
-then touch memory 8 times instead of 13, and keep one array less. Layers stay what they are:
-a batch norm that was joined does the PReLU's work too, and the PReLU passes it on. Evaluation
-and tracing run the plain ops.
+A batch norm, the activation behind it, and what reads that (a separable convolution, a max
+pool) become one op wherever nobody else reads the values between. Maps between them are then
+not stored, or not even written; `minidnn.kernels.separable` tells how. Evaluation and tracing
+run the plain layers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from minidnn.chain import Chain
 from minidnn.graph import Graph, Step, trace
-from minidnn.layers.activation import Fused, PReLU, prelu
+from minidnn.kernels.separable import worthwhile
+from minidnn.kernels.windows import output_size
+from minidnn.layers.activation import LeakyReLU, PReLU, ReLU, leaky_relu, prelu, relu
+from minidnn.layers.conv import DepthwiseConv2d, PointwiseConv2d, depthwise, pointwise
+from minidnn.layers.joined import (
+    Moments,
+    batchnorm_prelu,
+    batchnorm_prelu_separable,
+    separable,
+)
 from minidnn.layers.norm import BatchNorm1d, BatchNorm2d, batchnorm
 from minidnn.module import Module
+from minidnn.tensor import Array, Op, Tensor
+
+Run = Callable[[Tensor], Tensor]
+
+# The part a layer plays in a chain, and the one op it must have run for that.
+PARTS: dict[type[Module], tuple[str, Op]] = {
+    BatchNorm1d: ("norm", batchnorm),
+    BatchNorm2d: ("norm", batchnorm),
+    PReLU: ("act", prelu),
+    LeakyReLU: ("act", leaky_relu),
+    ReLU: ("act", relu),
+    DepthwiseConv2d: ("depthwise", depthwise),
+    PointwiseConv2d: ("pointwise", pointwise),
+}
 
 
-def fuse(model: Module, input_shape: Sequence[int]) -> list[tuple[str, str]]:
-    """Join ops of a model's training pass wherever the result is the same to rounding.
+def fuse(model: Module, input_shape: Sequence[int]) -> list[tuple[str, ...]]:
+    """Join layers of a model's training pass wherever the result is the same to rounding.
 
     Parameters
     ----------
@@ -26,12 +52,12 @@ def fuse(model: Module, input_shape: Sequence[int]) -> list[tuple[str, str]]:
         Takes the same way through its layers in every call; residual and branching models
         are fine. Layers with hooks, or of classes of your own, are left alone.
     input_shape : sequence of int
-        Of a training batch, e.g. ``(128, 32, 32, 3)``.
+        Of a training batch, e.g. ``(128, 32, 32, 3)``; any batch size will do.
 
     Returns
     -------
-    list of (str, str)
-        Paths of the batch norms and PReLUs that were joined.
+    list of tuple of str
+        Paths of the layers that were joined.
 
     Raises
     ------
@@ -40,41 +66,139 @@ def fuse(model: Module, input_shape: Sequence[int]) -> list[tuple[str, str]]:
     """
     unfuse(model)
     graph = trace(model, input_shape, training=True)
-    calls = Counter(id(step.module) for step in graph.steps)
-    pairs = []
-    for first, second in _only_reader(graph):
-        norm, activation = first.module, second.module
-        if (
-            type(norm) in (BatchNorm1d, BatchNorm2d)
-            and type(activation) is PReLU
-            and (first.op, second.op) == (batchnorm, prelu)
-            and activation.weight.ndim == 1
-            and not norm._forward_hooks
-            and not activation._forward_hooks
-            and calls[id(norm)] == calls[id(activation)] == 1
-        ):
-            assert isinstance(norm, BatchNorm2d)
-            norm.fused = activation.fused = Fused(activation.weight)
-            pairs.append((first.path, second.path))
-    return pairs
+    readers, calls = _only_readers(graph), Counter(id(step.module) for step in graph.steps)
+    chains: list[list[Step]] = []
+    taken: set[int] = set()
+    for step in graph.steps:
+        run, parts = [], []
+        here: Step | None = step
+        while here is not None and here.output not in taken and (part := _part(here, calls)):
+            run.append(here)
+            parts.append(part)
+            here = readers.get(here.output)
+        length = next((len(kind) for kind in KINDS if tuple(parts[: len(kind)]) == kind), 0)
+        if length:
+            chains.append(run[:length])
+            taken.update(s.output for s in run[:length])
+    moments = {steps[-1].output: Moments() for steps in chains}
+    for steps in chains:
+        build = KINDS[tuple(PARTS[type(s.module)][0] for s in steps)]
+        modules = [s.module for s in steps]
+        known = moments.get(steps[0].inputs[0] or 0, Moments())
+        chain = Chain(modules, build(modules, known, moments[steps[-1].output]), _shape_after)
+        for module in modules:
+            module._chain = chain
+    return [tuple(step.path for step in steps) for steps in chains]
 
 
 def unfuse(model: Module) -> None:
     """Let every layer do its own work again."""
     for module in model.modules():
-        if isinstance(module, BatchNorm2d | PReLU):
-            module.fused = None
+        module._chain = None
 
 
-def _only_reader(graph: Graph) -> list[tuple[Step, Step]]:
-    """Return pairs of steps where the second is the only one to read the first one's output."""
+def _only_readers(graph: Graph) -> dict[int, Step]:
+    """Return, for each value that one step alone reads, that step."""
     readers: dict[int, list[Step]] = {}
     for step in graph.steps:
         for value in step.inputs:
             if value is not None:
                 readers.setdefault(value, []).append(step)
-    return [
-        (step, readers[step.output][0])
-        for step in graph.steps
-        if len(readers.get(step.output, [])) == 1 and step.output not in graph.outputs
-    ]
+    return {
+        value: steps[0]
+        for value, steps in readers.items()
+        if len(steps) == 1 and value not in graph.outputs
+    }
+
+
+def _part(step: Step, calls: Counter[int]) -> str | None:
+    """Return the part that a step can play in a chain."""
+    module = step.module
+    part, op = PARTS.get(type(module), (None, None))
+    if step.op is not op or module._forward_hooks or calls[id(module)] > 1:
+        return None
+    if isinstance(module, PReLU) and module.weight.ndim > 1:
+        return None
+    if isinstance(module, DepthwiseConv2d) and not (
+        module.kernel_size == (3, 3) and module.stride == (1, 1) and module.bias is None
+    ):
+        return None
+    if isinstance(module, PointwiseConv2d) and not worthwhile(module.weight.shape):
+        return None
+    return part
+
+
+def _shape_after(module: Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a layer's output: the input's, but for convolutions."""
+    if not isinstance(module, DepthwiseConv2d):
+        return shape
+    n, h, w, c = shape
+    window = module.kernel_size
+    return n, *output_size((h, w), window, stride=(1, 1), pads=module.pads(shape)), c
+
+
+# --- kinds of chains ----------------------------------------------------------------------
+
+
+def _slope(act: Module | None, x: Tensor) -> Tensor | Array:
+    """Return the slope that makes PReLU of an activation; 1 is none."""
+    if isinstance(act, PReLU):
+        return act.weight
+    slope = 1.0 if act is None else act.negative_slope if isinstance(act, LeakyReLU) else 0.0
+    return np.full(1, slope, x.dtype)
+
+
+def _norm_act(modules: list[Module], known: Moments, collected: Moments) -> Run:
+    norm, act = modules
+    assert isinstance(norm, BatchNorm2d)
+
+    def run(x: Tensor) -> Tensor:
+        settings = norm.begin_training(x)
+        return batchnorm_prelu(x, norm.weight, norm.bias, _slope(act, x), **settings)
+
+    return run
+
+
+def _norm_separable(modules: list[Module], known: Moments, collected: Moments) -> Run:
+    norm, *acts, first, second = modules
+    assert isinstance(norm, BatchNorm2d)
+    assert isinstance(first, DepthwiseConv2d)
+    assert isinstance(second, PointwiseConv2d)
+
+    def run(x: Tensor) -> Tensor:
+        return batchnorm_prelu_separable(
+            x,
+            norm.weight,
+            norm.bias,
+            _slope(acts[0] if acts else None, x),
+            first.weight,
+            second.weight,
+            second.bias,
+            **norm.begin_training(x),
+            pads=first.pads(x.shape),
+            known=known,
+            collected=collected,
+        )
+
+    return run
+
+
+def _separable(modules: list[Module], known: Moments, collected: Moments) -> Run:
+    first, second = modules
+    assert isinstance(first, DepthwiseConv2d)
+    assert isinstance(second, PointwiseConv2d)
+
+    def run(x: Tensor) -> Tensor:
+        weights = first.weight, second.weight, second.bias
+        return separable(x, *weights, pads=first.pads(x.shape), collected=collected)
+
+    return run
+
+
+# Longest first: a step starts the first kind it can.
+KINDS: dict[tuple[str, ...], Callable[[list[Module], Moments, Moments], Run]] = {
+    ("norm", "act", "depthwise", "pointwise"): _norm_separable,
+    ("norm", "depthwise", "pointwise"): _norm_separable,
+    ("depthwise", "pointwise"): _separable,
+    ("norm", "act"): _norm_act,
+}

@@ -75,6 +75,7 @@ class Module:
     def __init__(self) -> None:
         self.training = True
         self._forward_hooks: list[Callable[[Module, tuple[Any, ...], Any], None]] = []
+        self._chain: Callable[..., Any] | None = None  # set by `minidnn.fuse`
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output; subclasses define it."""
@@ -85,7 +86,7 @@ class Module:
             raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() first")
         _path.stack.append(self)
         try:
-            output = self.forward(*inputs)
+            output = self.forward(*inputs) if self._chain is None else self._chain(self, *inputs)
         except InputError as error:
             # Every caller up the tree knows a longer path; the outermost has the last word.
             error.where = self._locate(error)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidnn.errors import GraphError
 from minidnn.kernels import leaky_relu as leaky_relu_kernel
 from minidnn.kernels import prelu as prelu_kernel
 from minidnn.kernels import relu as relu_kernel
 from minidnn.module import Module, Parameter
-from minidnn.tensor import Array, Backward, Tensor, on_tape, op
+from minidnn.tensor import Array, Backward, Tensor, op
 
 
 @op
@@ -21,44 +20,6 @@ def prelu(x: Array, slope: Array) -> tuple[Array, Backward]:
         return prelu_kernel.backward(dy, x, slope)
 
     return y, backward
-
-
-class Fused:
-    """Agreement between a batch norm and the PReLU after it: the first does the second's work.
-
-    Made by `minidnn.fuse` where the traced graph shows that nothing else reads what the
-    batch norm gives. The batch norm leaves its output here, the PReLU picks it up.
-
-    Parameters
-    ----------
-    slope : Parameter
-        The PReLU's, of shape (C,) or (1,).
-    """
-
-    def __init__(self, slope: Parameter) -> None:
-        self.slope = slope
-        self.ready: Tensor | None = None
-
-    def takes_over(self, *inputs: Tensor | None) -> bool:
-        """Tell whether to fuse this call: only on the tape, where it saves memory and time."""
-        if self.ready is not None:
-            self.ready = None
-            raise GraphError(
-                "fused batch norm: its last output did not reach the PReLU that the trace showed "
-                "behind it; a model that takes another way from call to call cannot be fused, "
-                "see minidnn.unfuse"
-            )
-        return on_tape(*inputs, self.slope)
-
-    def expect(self, y: Tensor) -> Tensor:
-        """Keep what the PReLU is to find done already."""
-        self.ready = y
-        return y
-
-    def done(self, x: Tensor) -> bool:
-        """Tell the PReLU whether its input has been activated."""
-        found, self.ready = self.ready is x, None
-        return found
 
 
 class PReLU(Module):
@@ -80,12 +41,9 @@ class PReLU(Module):
     def __init__(self, num_parameters: int | tuple[int, ...] = 1, init: float = 0.25) -> None:
         super().__init__()
         self.weight = Parameter(np.full(num_parameters, init, np.float32), decay=False)
-        self.fused: Fused | None = None  # set by `minidnn.fuse`
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation to an array of shape (..., C)."""
-        if self.fused is not None and self.fused.done(x):
-            return x
         return prelu(x, self.weight)
 
     def extra_repr(self) -> str:

@@ -109,15 +109,15 @@ class _Sliding(Module):
         self.dilation = pair("dilation", dilation, 1)
         self.padding = padding_of(padding)
 
-    def _pads(self, x: Tensor, channels: int) -> Pads:
-        """Return the zeros around a map like x: (top, bottom, left, right)."""
-        if x.ndim != 4 or x.shape[3] != channels:
+    def _pads(self, shape: tuple[int, ...], channels: int) -> Pads:
+        """Return the zeros around a map of that shape: (top, bottom, left, right)."""
+        if len(shape) != 4 or shape[3] != channels:
             raise ShapeError(
-                f"expected images of shape (N, H, W, {channels}), got {x.shape}; "
+                f"expected images of shape (N, H, W, {channels}), got {shape}; "
                 "images are NHWC, channels last"
             )
         if self.padding == "same":
-            return same_pads((x.shape[1], x.shape[2]), self.kernel_size, self.stride, self.dilation)
+            return same_pads((shape[1], shape[2]), self.kernel_size, self.stride, self.dilation)
         h, w = self.padding
         return h, h, w, w
 
@@ -196,7 +196,7 @@ class Conv2d(_Sliding):
             self.weight,
             self.bias,
             stride=self.stride,
-            pads=self._pads(x, self.in_channels),
+            pads=self._pads(x.shape, self.in_channels),
             dilation=self.dilation,
             groups=self.groups,
         )
@@ -261,10 +261,14 @@ class DepthwiseConv2d(_Sliding):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve images (N, H, W, channels)."""
-        pads = self._pads(x, self.channels)
+        pads = self.pads(x.shape)
         if self.multiplier > 1:
             x = repeat_channels(x, times=self.multiplier)
         return depthwise(x, self.weight, self.bias, stride=self.stride, pads=pads)
+
+    def pads(self, shape: tuple[int, ...]) -> Pads:
+        """Return the zeros around a map of that shape: (top, bottom, left, right)."""
+        return self._pads(shape, self.channels)
 
     def extra_repr(self) -> str:
         """Return the settings."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidnn.errors import ConfigError, ShapeError
 from minidnn.kernels import batchnorm as kernel
-from minidnn.kernels import batchnorm_prelu as fused_kernel
 from minidnn.kernels.checks import check_array
-from minidnn.layers.activation import Fused
 from minidnn.module import Buffer, Module, Parameter
 from minidnn.tensor import Array, Backward, Tensor, op
 
 
-def _affine(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
+def affine(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
     """Return gamma and beta; one and zero where there are no parameters."""
     channels = x.shape[-1:]
     gamma = np.ones(channels, x.dtype) if weight is None else weight
     return gamma, np.zeros(channels, x.dtype) if bias is None else bias
 
 
-def _check(x: Array, running_mean: Array, running_var: Array) -> None:
+def check_training(x: Array, running_mean: Array, running_var: Array) -> None:
+    """Raise unless x (..., C) has a variance, and the running statistics fit it."""
     rows = x.size // max(1, x.shape[-1])
     if rows < 2:
         raise ShapeError(
@@ -31,7 +32,7 @@ def _check(x: Array, running_mean: Array, running_var: Array) -> None:
         check_array(name, statistic, x.shape[-1:], like=x)  # += below would cast in silence
 
 
-def _move(
+def move(
     running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float, x: Array
 ) -> None:
     """Move the running statistics towards those of the batch x (..., C), in place."""
@@ -57,10 +58,10 @@ def batchnorm(
 
     The loops are in `minidnn.kernels.batchnorm`.
     """
-    _check(x, running_mean, running_var)
-    gamma, beta = _affine(x, weight, bias)
+    check_training(x, running_mean, running_var)
+    gamma, beta = affine(x, weight, bias)
     y, mean, var = kernel.forward(x, gamma, beta, eps=eps)
-    _move(running_mean, running_var, mean, var, momentum, x)
+    move(running_mean, running_var, mean, var, momentum, x)
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         return kernel.backward(dy, x, gamma, mean, var, eps=eps)
@@ -79,40 +80,13 @@ def batchnorm_inference(
     eps: float,
 ) -> tuple[Array, Backward]:
     """Normalise with given statistics, which count as constants in the backward pass."""
-    gamma, beta = _affine(x, weight, bias)
+    gamma, beta = affine(x, weight, bias)
     # Copies: a training step before backward() would change the buffers in place.
     mean, var = running_mean.copy(), running_var.copy()
     y = kernel.inference(x, gamma, beta, mean, var, eps=eps)
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         return kernel.inference_backward(dy, x, gamma, mean, var, eps=eps)
-
-    return y, backward
-
-
-@op
-def batchnorm_prelu(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    slope: Array,
-    *,
-    running_mean: Array,
-    running_var: Array,
-    eps: float,
-    momentum: float,
-) -> tuple[Array, Backward]:
-    """`batchnorm` and `prelu` in one; its twin is one after the other, see `minidnn.fusion`.
-
-    The loops are in `minidnn.kernels.batchnorm_prelu`.
-    """
-    _check(x, running_mean, running_var)
-    gamma, beta = _affine(x, weight, bias)
-    y, mean, var = fused_kernel.forward(x, gamma, beta, slope, eps=eps)
-    _move(running_mean, running_var, mean, var, momentum, x)
-
-    def backward(dy: Array) -> tuple[Array, Array, Array, Array]:
-        return fused_kernel.backward(dy, x, gamma, beta, slope, mean, var, eps=eps)
 
     return y, backward
 
@@ -159,7 +133,6 @@ class BatchNorm2d(Module):
         self.bias = Parameter(zeros.copy(), decay=False) if affine else None
         self.running_mean, self.running_var = Buffer(zeros), Buffer(ones)
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
-        self.fused: Fused | None = None  # set by `minidnn.fuse`
 
     def _check(self, x: Tensor) -> None:
         if x.ndim < 2 or x.shape[-1] != self.num_features:
@@ -167,21 +140,23 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise an array of shape (..., C)."""
+        if self.training:
+            return batchnorm(x, self.weight, self.bias, **self.begin_training(x))
         self._check(x)
-        statistics = {
+        return batchnorm_inference(x, self.weight, self.bias, **self._statistics())
+
+    def begin_training(self, x: Tensor) -> dict[str, Any]:
+        """Check x, count this batch, and return the settings of a training op."""
+        self._check(x)
+        self.num_batches_tracked.data += 1
+        return {**self._statistics(), "momentum": self.momentum}
+
+    def _statistics(self) -> dict[str, Any]:
+        return {
             "running_mean": self.running_mean.data,
             "running_var": self.running_var.data,
             "eps": self.eps,
         }
-        if not self.training:
-            return batchnorm_inference(x, self.weight, self.bias, **statistics)
-        inputs, settings = (x, self.weight, self.bias), {**statistics, "momentum": self.momentum}
-        if self.fused is not None and self.fused.takes_over(*inputs):
-            y = self.fused.expect(batchnorm_prelu(*inputs, self.fused.slope, **settings))
-        else:
-            y = batchnorm(*inputs, **settings)
-        self.num_batches_tracked.data += 1
-        return y
 
     def extra_repr(self) -> str:
         """Return the settings."""

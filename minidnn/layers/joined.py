@@ -1,0 +1,122 @@
+"""Ops that do the work of several layers; `minidnn.fusion` finds where they fit.
+
+The readable twin of each is its layers one after the other, and a test holds both equal.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+
+from minidnn.kernels import batchnorm as batchnorm_kernel
+from minidnn.kernels import batchnorm_prelu as batchnorm_prelu_kernel
+from minidnn.kernels import bias as bias_kernel
+from minidnn.kernels import separable as separable_kernel
+from minidnn.kernels.windows import Pads
+from minidnn.layers.norm import affine, check_training, move
+from minidnn.tensor import Array, Backward, op
+
+
+class Moments:
+    """Mean and variance per channel that one op collected while it wrote an array for the next."""
+
+    def __init__(self) -> None:
+        self.of: weakref.ref[Array] | None = None
+        self.values: tuple[Array, Array] | None = None
+
+    def put(self, y: Array, mean: Array, var: Array) -> None:
+        """Keep the moments of y (..., C)."""
+        self.of, self.values = weakref.ref(y), (mean, var)
+
+    def take(self, x: Array) -> tuple[Array, Array]:
+        """Return the moments of x (..., C): those kept, if they are its own."""
+        if self.of is not None and self.of() is x and self.values is not None:
+            return self.values
+        mean, var = batchnorm_kernel.statistics(x)
+        return mean.astype(x.dtype), var.astype(x.dtype)
+
+
+@op
+def batchnorm_prelu(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    slope: Array,
+    *,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+    momentum: float,
+) -> tuple[Array, Backward]:
+    """`batchnorm` and `prelu` in one; the loops are in `minidnn.kernels.batchnorm_prelu`."""
+    check_training(x, running_mean, running_var)
+    gamma, beta = affine(x, weight, bias)
+    y, mean, var = batchnorm_prelu_kernel.forward(x, gamma, beta, slope, eps=eps)
+    move(running_mean, running_var, mean, var, momentum, x)
+
+    def backward(dy: Array) -> tuple[Array, Array, Array, Array]:
+        return batchnorm_prelu_kernel.backward(dy, x, gamma, beta, slope, mean, var, eps=eps)
+
+    return y, backward
+
+
+@op
+def batchnorm_prelu_separable(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    slope: Array,
+    w: Array,
+    matrix: Array,
+    matrix_bias: Array | None,
+    *,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+    momentum: float,
+    pads: Pads,
+    known: Moments,
+    collected: Moments,
+) -> tuple[Array, Backward]:
+    """`batchnorm`, `prelu`, `depthwise`, `pointwise` in one; see `minidnn.kernels.separable`."""
+    check_training(x, running_mean, running_var)
+    gamma, beta = affine(x, weight, bias)
+    mean, var = known.take(x)
+    move(running_mean, running_var, mean, var, momentum, x)
+    given = x, gamma, beta, slope, mean, var, w, matrix
+    y = _collect(separable_kernel.forward(*given, eps=eps, pads=pads), matrix_bias, collected)
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        grads = separable_kernel.backward(dy, *given, eps=eps, pads=pads)
+        return *grads, None if matrix_bias is None else bias_kernel.backward(dy)
+
+    return y, backward
+
+
+@op
+def separable(
+    x: Array, w: Array, matrix: Array, matrix_bias: Array | None, *, pads: Pads, collected: Moments
+) -> tuple[Array, Backward]:
+    """`depthwise` and `pointwise` in one; the loops are in `minidnn.kernels.separable`."""
+    one, zero = np.ones(x.shape[3], x.dtype), np.zeros(x.shape[3], x.dtype)
+    given = x, one, zero, one, zero, one, w, matrix  # a norm and an activation that do nothing
+    settings: dict[str, Any] = {"eps": 0.0, "pads": pads}
+    y = _collect(separable_kernel.forward(*given, **settings), matrix_bias, collected)
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dx, *_, dw, dmatrix = separable_kernel.backward(dy, *given, **settings, frozen=True)
+        return dx, dw, dmatrix, None if matrix_bias is None else bias_kernel.backward(dy)
+
+    return y, backward
+
+
+def _collect(output: tuple[Array, Array, Array], bias: Array | None, collected: Moments) -> Array:
+    """Add the bias to what a kernel returned, and keep the moments."""
+    y, mean, var = output
+    if bias is not None:
+        bias_kernel.forward(y, bias, out=y)
+        mean = mean + bias
+    collected.put(y, mean, var)
+    return y
