@@ -4,9 +4,10 @@ Numba vectorises a loop over channels by itself, but it does not keep several su
 registers at once. What is here does: intrinsics, functions whose machine code we write out
 in LLVM's language through llvmlite (imported here and in `tile` alone).
 
-`load`, `store`, `zero`, `splat`, `add`, `multiply`, `multiply_add`, `maximum` and
-`where_positive` work on vectors of `LANES` float32 values, which a kernel holds in plain
-variables; they cannot be put into tuples or arrays. `depthwise` is written with them.
+`load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum` and
+the selects `where_...` work on vectors of `LANES` float32 values, which a kernel holds in
+plain variables; they cannot be put into tuples or arrays. `depthwise`, `batchnorm` and
+`max_pool` are written with them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from llvmlite import ir
 from numba import extending
 from numba.core import datamodel, types
 
-from .checks import InputError
-from .jit import target
+from .checks import Array, InputError
+from .jit import kernel, target
 
 _intrinsic: Any = extending.intrinsic
 _types: Any = types
@@ -60,6 +61,7 @@ _F32 = ir.FloatType()
 # --- vectors as values ------------------------------------------------------------------
 
 _VECTOR = ir.VectorType(_F32, LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 # Numba's base classes have no types that mypy could check these two against.
@@ -153,6 +155,15 @@ def _add(typing_context: Any, a: Any, b: Any) -> Any:
     return _vector(_vector, _vector), codegen
 
 
+def _subtract(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return a - b, lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return _vector(_vector, _vector), codegen
+
+
 def _multiply(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a * b, lane by lane."""
 
@@ -192,12 +203,88 @@ def _where_positive(typing_context: Any, x: Any, a: Any, b: Any) -> Any:
     return _vector(_vector, _vector, _vector), codegen
 
 
+def _where_beaten(typing_context: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
+    """Return a where y > x or y is NaN and b elsewhere, lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, y, a, b = arguments
+        beaten = builder.or_(builder.fcmp_ordered(">", y, x), builder.fcmp_unordered("uno", y, y))
+        return builder.select(beaten, a, b)
+
+    return _vector(_vector, _vector, _vector, _vector), codegen
+
+
+def _where_equal(typing_context: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
+    """Return a where x == y and b elsewhere, lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, y, a, b = arguments
+        return builder.select(builder.fcmp_ordered("==", x, y), a, b)
+
+    return _vector(_vector, _vector, _vector, _vector), codegen
+
+
+def _load_bytes(typing_context: Any, address: Any) -> Any:
+    """Read `LANES` bytes from an address as a vector of numbers 0 to 255."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _BYTES.as_pointer())
+        return builder.uitofp(builder.load(pointer, align=1), _VECTOR)
+
+    return _vector(_types.int64), codegen
+
+
+def _store_bytes(typing_context: Any, vector: Any, address: Any) -> Any:
+    """Write a vector of whole numbers 0 to 255 as `LANES` bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[1], _BYTES.as_pointer())
+        builder.store(builder.fptoui(arguments[0], _BYTES), pointer, align=1)
+        return context.get_dummy_value()
+
+    return _types.void(_vector, _types.int64), codegen
+
+
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to be read soon; any address will do."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        returns = ir.VoidType()
+        function = declare(
+            builder.module, "llvm.prefetch.p0", returns, [pointer, number, number, number]
+        )
+        # To read, into the second-level cache and what lies below, and it is data.
+        settings = [ir.Constant(number, value) for value in (0, 2, 1)]
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), *settings])
+        return context.get_dummy_value()
+
+    return _types.void(_types.int64), codegen
+
+
 load: Any = _intrinsic(_load)
 store: Any = _intrinsic(_store)
 zero: Any = _intrinsic(_zero)
 splat: Any = _intrinsic(_splat)
 add: Any = _intrinsic(_add)
+subtract: Any = _intrinsic(_subtract)
 multiply: Any = _intrinsic(_multiply)
 multiply_add: Any = _intrinsic(_multiply_add)
 maximum: Any = _intrinsic(_maximum)
 where_positive: Any = _intrinsic(_where_positive)
+where_beaten: Any = _intrinsic(_where_beaten)
+where_equal: Any = _intrinsic(_where_equal)
+load_bytes: Any = _intrinsic(_load_bytes)
+store_bytes: Any = _intrinsic(_store_bytes)
+prefetch: Any = _intrinsic(_prefetch)
+
+VECTOR_BYTES = 4 * LANES
+
+
+@kernel
+def whole_vectors(x: Array) -> int:
+    """Return how many bytes of a row of x (..., C) whole vectors cover; 0 unless it is float32.
+
+    What is left, fewer than `LANES` channels or all of another type, is for plain loops.
+    """
+    return x.shape[-1] // LANES * VECTOR_BYTES if x.itemsize == 4 else 0

@@ -16,7 +16,7 @@ NAN = np.float32(np.nan)
 
 @kernel
 def _each(a: Any, b: Any, c: Any, scalar: Any, y: Any) -> None:
-    """a, b, c (LANES,) -> y (8, LANES), a row per operation."""
+    """a, b, c (LANES,) -> y (11, LANES), a row per operation."""
     u, v, w = simd.load(a.ctypes.data), simd.load(b.ctypes.data), simd.load(c.ctypes.data)
     simd.store(simd.zero(), y[0].ctypes.data)
     simd.store(simd.splat(scalar), y[1].ctypes.data)
@@ -26,6 +26,16 @@ def _each(a: Any, b: Any, c: Any, scalar: Any, y: Any) -> None:
     simd.store(simd.maximum(u, v), y[5].ctypes.data)
     simd.store(simd.where_positive(u, v, w), y[6].ctypes.data)
     simd.store(u, y[7].ctypes.data)
+    simd.store(simd.subtract(u, v), y[8].ctypes.data)
+    simd.store(simd.where_beaten(u, v, w, u), y[9].ctypes.data)
+    simd.store(simd.where_equal(u, v, w, u), y[10].ctypes.data)
+    simd.prefetch(y.ctypes.data)
+    simd.prefetch(0)
+
+
+@kernel
+def _copy_bytes(x: Any, y: Any) -> None:
+    simd.store_bytes(simd.load_bytes(x.ctypes.data), y.ctypes.data)
 
 
 def _drawn() -> tuple[Any, ...]:
@@ -38,13 +48,30 @@ def _drawn() -> tuple[Any, ...]:
 
 def test_operations_work_lane_by_lane() -> None:
     a, b, c = _drawn()
-    y = np.empty((8, simd.LANES), np.float32)
+    b[3] = a[3]
+    y = np.empty((11, simd.LANES), np.float32)
     _each(a, b, c, np.float32(1.5), y)
     exact = [0 * c, 0 * c + 1.5, a + b, a * b, None, np.maximum(a, b), np.where(a > 0, b, c), a]
+    exact += [a - b, np.where((b > a) | np.isnan(b), c, a), np.where(a == b, c, a)]
     for got, want in zip(y, exact, strict=True):
         if want is not None:
             np.testing.assert_array_equal(got, want)
     np.testing.assert_allclose(y[4], a.astype(np.float64) * b + c, rtol=0, atol=1e-6)
+
+
+def test_bytes_come_and_go_as_numbers() -> None:
+    for first in range(0, 256, simd.LANES):
+        x = np.arange(first, first + simd.LANES, dtype=np.uint8)
+        y = np.full(simd.LANES + 1, 99, np.uint8)
+        _copy_bytes(x, y)
+        assert y.tolist() == [*x, 99]
+
+
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 33, 64])
+def test_whole_vectors_count_float32_alone(channels: int) -> None:
+    x = np.zeros((2, channels), np.float32)
+    assert simd.whole_vectors(x) == channels // simd.LANES * simd.LANES * 4
+    assert simd.whole_vectors(x.astype(np.float64)) == 0
 
 
 def test_an_unknown_forced_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
