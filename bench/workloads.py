@@ -230,11 +230,20 @@ def _predicted(rng: np.random.Generator) -> tuple[Any, ...]:
     return np.array(1.0), probs, rng.integers(0, CLASSES, BATCH)
 
 
+def _won(rng: np.random.Generator) -> tuple[Any, ...]:
+    """Draw dy and argmax of a 2x2 pool, and what stands in front of it."""
+    return *_winners(rng), *_activated(rng)[1:]
+
+
 _SMOOTH = {"label_smoothing": 0.1}
 _AVERAGE = {**_two, "count_include_pad": True}
 WORKLOADS |= {
     "max_pool.forward": [Workload(_label, normal(_x), _two)],
     "max_pool.backward": [Workload(_label, _winners, {**_two, "x_shape": _x})],
+    "batchnorm_prelu_max_pool.forward": [
+        Workload(_label, lambda rng: _activated(rng)[1:], {**_EPS, **_two}, terms=4)
+    ],
+    "batchnorm_prelu_max_pool.backward": [Workload(_label, _won, {**_EPS, **_two}, terms=_rows)],
     "avg_pool.forward": [Workload(_label, normal(_x), _AVERAGE, terms=4)],
     "avg_pool.backward": [Workload(_label, normal(_half), {**_AVERAGE, "x_shape": _x}, terms=4)],
     "global_avg_pool.forward": [Workload("head", normal(_gap), terms=9)],

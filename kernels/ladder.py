@@ -95,6 +95,11 @@ class Ladder(Generic[P, R]):
         return self.rungs[self.choose(*args, **kwargs)](*args, **kwargs)
 
 
+def rung_of(ladder: Ladder[P, R], rung: str | None) -> Callable[P, R]:
+    """Return a rung of a ladder, or what the ladder itself would choose."""
+    return ladder if rung is None else ladder[rung]
+
+
 def unknown(what: str, name: str, known: Any) -> str:
     """Return an error text that names the nearest known name."""
     near = difflib.get_close_matches(name, list(known), n=1)

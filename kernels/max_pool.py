@@ -24,7 +24,7 @@ from .windows import Pads, Pair, check_pooled, check_windows, out_shape, padded,
 GRAIN = 1 << 14  # elements of the input that make a chunk worth a thread: about 5 microseconds
 
 
-def _check_forward(x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool) -> None:
+def check_forward(x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode: bool) -> None:
     check_array("x", x)
     check_windows(x.shape, size, stride, pads, ceil_mode)
     if size[0] * size[1] > 256:
@@ -33,7 +33,7 @@ def _check_forward(x: Array, *, size: Pair, stride: Pair, pads: Pads, ceil_mode:
         )
 
 
-def _check_backward(
+def check_backward(
     dy: Array,
     argmax: Array,
     *,
@@ -322,14 +322,14 @@ def unpool_two(dy: Array, where: Array, position: int, left: Array, right: Array
 
 forward = Ladder(
     "max_pool.forward",
-    check=_check_forward,
+    check=check_forward,
     naive=forward_naive,
     numpy=forward_numpy,
     fused=forward_fused,
 )
 backward = Ladder(
     "max_pool.backward",
-    check=_check_backward,
+    check=check_backward,
     naive=backward_naive,
     numpy=backward_numpy,
     fused=backward_fused,

@@ -20,8 +20,7 @@ in front, mean 0, var 1, eps 0, gamma 1, beta 0 and slope 1 change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
@@ -34,13 +33,11 @@ from .depthwise.tile import applies as depthwise_applies
 from .depthwise.tile import backward_lines, forward_lines, padded, scratch
 from .gemm import MAX_PARTIAL, add_up, multiply, multiply_transposed, transpose
 from .jit import MAX_CHUNKS, kernel, max_threads, parallel, prange, thread_id
-from .ladder import Ladder
+from .ladder import Ladder, rung_of
 from .memory import empty, empty_like
 from .tile import TILE_COLUMNS
 from .windows import Pads, Pair, output_size
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Output: TypeAlias = tuple[Array, Array, Array]  # y, its mean, its variance
 # dx, dgamma, dbeta, dslope, dw, dmatrix
 Gradients: TypeAlias = tuple[Array, Array, Array, Array, Array, Array]
@@ -74,11 +71,6 @@ def _output_shape(x: Array, w: Array, matrix: Array, pads: Pads) -> tuple[int, .
 
 
 # --- one op after the other -------------------------------------------------------------
-
-
-def rung_of(ladder: Ladder[P, R], rung: str | None) -> Callable[P, R]:
-    """Return a rung of a ladder, or what the ladder itself would choose."""
-    return ladder if rung is None else ladder[rung]
 
 
 def _forward_in_turn(

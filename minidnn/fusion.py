@@ -22,10 +22,12 @@ from minidnn.layers.conv import DepthwiseConv2d, PointwiseConv2d, depthwise, poi
 from minidnn.layers.joined import (
     Moments,
     batchnorm_prelu,
+    batchnorm_prelu_max_pool,
     batchnorm_prelu_separable,
     separable,
 )
 from minidnn.layers.norm import BatchNorm1d, BatchNorm2d, batchnorm
+from minidnn.layers.pool import MaxPool2d, max_pool
 from minidnn.module import Module
 from minidnn.tensor import Array, Op, Tensor
 
@@ -40,6 +42,7 @@ PARTS: dict[type[Module], tuple[str, Op]] = {
     ReLU: ("act", relu),
     DepthwiseConv2d: ("depthwise", depthwise),
     PointwiseConv2d: ("pointwise", pointwise),
+    MaxPool2d: ("max_pool", max_pool),
 }
 
 
@@ -159,6 +162,19 @@ def _norm_act(modules: list[Module], known: Moments, collected: Moments) -> Run:
     return run
 
 
+def _norm_max_pool(modules: list[Module], known: Moments, collected: Moments) -> Run:
+    norm, *acts, pool = modules
+    assert isinstance(norm, BatchNorm2d)
+    assert isinstance(pool, MaxPool2d)
+
+    def run(x: Tensor) -> Tensor:
+        slope = _slope(acts[0] if acts else None, x)
+        settings = {**norm.begin_training(x), "known": known, "windows": pool.settings(x)}
+        return batchnorm_prelu_max_pool(x, norm.weight, norm.bias, slope, **settings)
+
+    return run
+
+
 def _norm_separable(modules: list[Module], known: Moments, collected: Moments) -> Run:
     norm, *acts, first, second = modules
     assert isinstance(norm, BatchNorm2d)
@@ -199,6 +215,8 @@ def _separable(modules: list[Module], known: Moments, collected: Moments) -> Run
 KINDS: dict[tuple[str, ...], Callable[[list[Module], Moments, Moments], Run]] = {
     ("norm", "act", "depthwise", "pointwise"): _norm_separable,
     ("norm", "depthwise", "pointwise"): _norm_separable,
+    ("norm", "act", "max_pool"): _norm_max_pool,
+    ("norm", "max_pool"): _norm_max_pool,
     ("depthwise", "pointwise"): _separable,
     ("norm", "act"): _norm_act,
 }

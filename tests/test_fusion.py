@@ -87,6 +87,16 @@ MODELS: dict[str, tuple[Any, list[int]]] = {
     "prelu": (lambda: _blocks(minidnn.PReLU), [2, 4, 2]),
     "relu": (lambda: _blocks(minidnn.ReLU), [2, 4, 2]),
     "leaky_relu_and_bias": (lambda: _blocks(minidnn.LeakyReLU, bias=True), [2, 4, 2]),
+    "pooled": (
+        lambda: Sequential(
+            minidnn.BatchNorm2d(3), minidnn.PReLU(3), minidnn.MaxPool2d(2), _blocks(minidnn.ReLU)
+        ),
+        [3, 2, 4, 2],
+    ),
+    "pooled_without_activation": (
+        lambda: Sequential(minidnn.BatchNorm2d(3), minidnn.MaxPool2d(3, 2, padding=1)),
+        [2],
+    ),
     "no_activation": (
         lambda: Sequential(minidnn.BatchNorm2d(3), minidnn.SeparableConv2d(3, 5)),
         [3],
@@ -157,7 +167,7 @@ def test_fused_training_equals_its_twin_forward_and_backward(name: str) -> None:
     _assert_equal(got, want, terms=2000)
 
 
-@pytest.mark.parametrize("name", ["prelu", "relu", "leaky_relu_and_bias", "residual"])
+@pytest.mark.parametrize("name", ["prelu", "relu", "leaky_relu_and_bias", "pooled", "residual"])
 def test_a_batch_that_goes_image_by_image_equals_its_twin_too(name: str) -> None:
     x = np.random.default_rng(1).standard_normal((17, 13, 12, 3)).astype(np.float32)
     plain, fused = _model(name)[0], _model(name)[0]

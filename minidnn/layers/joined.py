@@ -12,6 +12,7 @@ import numpy as np
 
 from minidnn.kernels import batchnorm as batchnorm_kernel
 from minidnn.kernels import batchnorm_prelu as batchnorm_prelu_kernel
+from minidnn.kernels import batchnorm_prelu_max_pool as max_pool_kernel
 from minidnn.kernels import bias as bias_kernel
 from minidnn.kernels import separable as separable_kernel
 from minidnn.kernels.windows import Pads
@@ -60,6 +61,30 @@ def batchnorm_prelu(
         return batchnorm_prelu_kernel.backward(dy, x, gamma, beta, slope, mean, var, eps=eps)
 
     return y, backward
+
+
+@op
+def batchnorm_prelu_max_pool(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    slope: Array,
+    *,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+    momentum: float,
+    known: Moments,
+    windows: dict[str, Any],
+) -> tuple[Array, Backward]:
+    """`batchnorm`, `prelu`, `max_pool` in one; see `minidnn.kernels.batchnorm_prelu_max_pool`."""
+    check_training(x, running_mean, running_var)
+    gamma, beta = affine(x, weight, bias)
+    mean, var = known.take(x)
+    move(running_mean, running_var, mean, var, momentum, x)
+    given, settings = (x, gamma, beta, slope, mean, var), {"eps": eps, **windows}
+    y, argmax = max_pool_kernel.forward(*given, **settings)
+    return y, lambda dy: max_pool_kernel.backward(dy, argmax, *given, **settings)
 
 
 @op

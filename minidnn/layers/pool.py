@@ -82,7 +82,7 @@ class _Pool(Module):
                 f"{self.kernel_size}, got {self.padding}"
             )
 
-    def _settings(self, x: Tensor) -> dict[str, Any]:
+    def settings(self, x: Tensor) -> dict[str, Any]:
         if x.ndim != 4:
             raise ShapeError(f"x: expected images of shape (N, H, W, C), got {x.shape}")
         if self.padding == "same":
@@ -131,7 +131,7 @@ class MaxPool2d(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool images (N, H, W, C)."""
-        return max_pool(x, **self._settings(x))
+        return max_pool(x, **self.settings(x))
 
 
 class AvgPool2d(_Pool):
@@ -173,7 +173,7 @@ class AvgPool2d(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool images (N, H, W, C)."""
-        return avg_pool(x, **self._settings(x), count_include_pad=self.count_include_pad)
+        return avg_pool(x, **self.settings(x), count_include_pad=self.count_include_pad)
 
     def extra_repr(self) -> str:
         """Return the settings."""

@@ -117,3 +117,48 @@ CASES["global_avg_pool.backward"] = [
     )
     for name, shape in IMAGES.items()
 ]
+
+
+def _activated(name: str, slopes: int, images: int, *, backward: bool) -> Any:
+    (_, *size), settings = WINDOWS[name]
+    shape = (images, *size)
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, c = signed(rng, *shape), shape[-1]
+        rows = x.reshape(-1, c)
+        gamma, beta, slope = signed(rng, c) + 0.5, signed(rng, c), signed(rng, slopes or c)
+        given = (x, gamma, beta, slope, rows.mean(axis=0), rows.var(axis=0))
+        if not backward:
+            return given
+        y, argmax = oracle.activated_max_pool(*given, eps=1e-3, **settings)
+        return (signed(rng, *y.shape), argmax, *given)
+
+    return args
+
+
+# Few images go one op after the other, eight and more image by image.
+ACTIVATED = [
+    (name, slopes, images)
+    for name in ("2x2_odd_ceil", "3x3_s2_pad1_ceil", "gaps")
+    for slopes, images in ((0, 3), (0, 9), (1, 8))
+]
+CASES["batchnorm_prelu_max_pool.forward"] = [
+    Case(
+        f"{name}_{images}_{slopes}",
+        _activated(name, slopes, images, backward=False),
+        oracle.activated_max_pool,
+        terms=8,
+        settings={**WINDOWS[name][1], "eps": 1e-3},
+    )
+    for name, slopes, images in ACTIVATED
+]
+CASES["batchnorm_prelu_max_pool.backward"] = [
+    Case(
+        f"{name}_{images}_{slopes}",
+        _activated(name, slopes, images, backward=True),
+        oracle.activated_max_pool_backward,
+        terms=1100,
+        settings={**WINDOWS[name][1], "eps": 1e-3},
+    )
+    for name, slopes, images in ACTIVATED
+]

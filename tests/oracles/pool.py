@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracles import activation, norm
+
 
 def windows(
     x_shape: Any, size: Any, stride: Any, pads: Any, ceil_mode: bool
@@ -58,6 +60,25 @@ def max_pool_backward(
         p, q = divmod(int(where), size[1])
         dx[i, a * stride[0] - pads[0] + p, b * stride[1] - pads[2] + q, c] += dy[i, a, b, c]
     return dx
+
+
+def activated_max_pool(
+    x: Any, gamma: Any, beta: Any, slope: Any, mean: Any, var: Any, *, eps: float, **windows: Any
+) -> Any:
+    """Batch norm with given statistics, PReLU and max pooling, one after the other."""
+    z = norm.inference(x, gamma, beta, mean, var, eps=eps)
+    return max_pool(activation.prelu(z, slope), **windows)
+
+
+def activated_max_pool_backward(
+    dy: Any, argmax: Any, x: Any, gamma: Any, beta: Any, slope: Any, mean: Any, var: Any, *,
+    eps: float, **windows: Any,
+) -> Any:  # fmt: skip
+    """One after the other, backwards; the statistics are those of x."""
+    da = max_pool_backward(dy, argmax, x_shape=x.shape, **windows)
+    z = norm.inference(x, gamma, beta, mean, var, eps=eps)
+    dz, dslope = activation.prelu_backward(da, z, slope)
+    return *norm.backward(dz, x, gamma, mean, var, eps=eps), dslope
 
 
 def avg_pool(
