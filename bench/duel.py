@@ -2,29 +2,31 @@
 
 Two libraries in one process would fight over the CPUs with their thread pools, and two runs
 one after the other would meet different clocks and neighbours. So each side lives in its own
-process, waits while the other works, and is asked for one measurement at a time, in turns;
-who goes first alternates. What is believed is the median over rounds of the ratio.
+process, waits while another works, and is asked for one measurement at a time, in turns;
+who goes first changes from round to round. What is believed is the median over rounds of the
+ratio of a round (`bench.ratios`).
 """
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-# libgomp's idle threads spin for some milliseconds: let them fall asleep before the other's turn.
+# libgomp's idle threads spin for some milliseconds: let them fall asleep before the next turn.
 REST = 0.05
+LAST_LINES = 12
 THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -33,39 +35,94 @@ THREAD_VARIABLES = (
 )
 
 
+class SideError(RuntimeError):
+    """A side of a comparison ended before it answered."""
+
+
 class Side:
     """One library in its own process, answering one JSON line per JSON line.
 
     Parameters
     ----------
+    name : str
+        What tables call it.
     module : str
         What to start, such as ``bench.side_torch``.
+    *arguments : str
+        For the module's command line.
     threads : int
         How many threads it may use.
+    env : mapping, optional
+        Added to the environment.
     """
 
-    def __init__(self, module: str, threads: int) -> None:
-        self.name = module.rpartition("side_")[2]
-        env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        threads: int,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.started = time.perf_counter()
+        # A file, because nobody reads along: a full pipe would stop the process.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - lives as long
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
-            env=env,
+            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
 
     def ask(self, job: str, **arguments: Any) -> Any:
-        """Let the side do one job and return its answer."""
+        """Let the side do one job and return its answer.
+
+        Raises
+        ------
+        SideError
+            If the process ends instead; with the last lines it wrote on standard error.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"job": job, **arguments}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps({"job": job, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
-            raise RuntimeError(f"{self.name}: ended during {job} (exit {self.process.wait()})")
+            code = self.process.wait()
+            raise SideError(f"{self.name}: ended during {job!r} (exit {code}); {self._said()}")
         return json.loads(line)
+
+    def age(self) -> float:
+        """Return the seconds since the process was started."""
+        return time.perf_counter() - self.started
+
+    def _said(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().rstrip().splitlines()[-LAST_LINES:]
+        if not lines:
+            return "it wrote nothing on standard error"
+        return "its last lines on standard error:\n" + "\n".join(f"  {line}" for line in lines)
+
+    def close(self) -> None:
+        """Let the process end; kill it if it does not."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._errors.close()
 
     def __enter__(self) -> Side:
         return self
@@ -76,62 +133,18 @@ class Side:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait(timeout=60)
+        if kind is not None:
+            self.process.kill()
+        self.close()
 
 
-class Result(NamedTuple):
-    """Seconds per side, and the ratio ours / theirs with its spread over rounds."""
-
-    ours: float
-    theirs: float
-    ratio: float
-    low: float
-    high: float
-
-
-def compare(ours: list[float], theirs: list[float]) -> Result:
-    """Take medians of seconds and of the rounds' ratios; low and high are the extreme rounds."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    medians = statistics.median(ours), statistics.median(theirs), statistics.median(ratios)
-    return Result(*medians, min(ratios), max(ratios))
-
-
-def duel(ours: Side, theirs: Side, job: str, *, rounds: int, **arguments: Any) -> Result:
-    """Ask both sides in turns for the seconds of one job."""
-    seconds: dict[Side, list[float]] = {ours: [], theirs: []}
+def take_turns(asks: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Ask all in turns, as many times as there are rounds, each round in another order."""
+    answers: dict[str, list[T]] = {name: [] for name in asks}
+    names = list(asks)
     for number in range(rounds):
-        for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             time.sleep(REST)
-            seconds[side].append(side.ask(job, **arguments))
-    return compare(seconds[ours], seconds[theirs])
-
-
-def cpu_name() -> str:
-    """Return the CPU's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def surroundings(threads: int, sides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a number is worth nothing without: CPU, affinity, threads, versions, date."""
-    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu_name(),
-        "affinity": affinity,
-        "threads": threads,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "numba", "torch")},
-        "sides": dict(sides),
-    }
-
-
-def default_threads() -> int:
-    """Return the number of CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            answers[name].append(asks[name]())
+    return answers

@@ -1,124 +1,106 @@
-"""minidnn's side."""
+"""minidnn's side of `bench.peers`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import minidnn
-from bench.op_cases import OpCase
-from bench.recipe import LR, MOMENTUM, SMOOTHING, WEIGHT_DECAY, pictures
-from bench.side import affinity, seconds, serve
+from bench import recipe
+from bench.machine import affinity, peak_memory
+from bench.shapes import CLASSES
+from bench.side import seconds, serve
+from minidnn.fusion import fuse
+from minidnn.losses import CrossEntropyLoss
+from minidnn.models.plain_cnn import PlainCNN
 from minidnn.models.quicknet import QuickNet
+from minidnn.optim import SGD, decay_groups
+from minidnn.tensor import Tensor, no_grad
 from minidnn.threads import num_threads
+from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
+
+NETWORKS: dict[str, Callable[..., minidnn.Module]] = {"quicknet": QuickNet, "plain_cnn": PlainCNN}
+IMPORTED = peak_memory()
 
 
-def _layer(case: OpCase) -> minidnn.Module:
-    c_in, c_out = case.c_in, case.c_out
-    layers: dict[str, Callable[[], minidnn.Module]] = {
-        "conv2d 5x5": lambda: minidnn.Conv2d(c_in, c_out, 5, bias=False),
-        "conv2d 3x3": lambda: minidnn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
-        "depthwise": lambda: minidnn.DepthwiseConv2d(c_in),
-        "pointwise": lambda: minidnn.PointwiseConv2d(c_in, c_out),
-        "batch norm": lambda: minidnn.BatchNorm2d(c_in),
-        "prelu": lambda: minidnn.PReLU(c_in),
-        "leaky relu": lambda: minidnn.LeakyReLU(0.1),
-        "relu": lambda: minidnn.ReLU(),
-        "max pool 2x2": lambda: minidnn.MaxPool2d(2),
-        "max pool 3x3": lambda: minidnn.MaxPool2d(3, 2),
-        "avg pool 2x2": lambda: minidnn.AvgPool2d(2),
-        "global avg pool": lambda: minidnn.GlobalAvgPool2d(),
-        "dropout": lambda: minidnn.Dropout(0.5),
-        "linear": lambda: minidnn.Linear(c_in, c_out),
-    }
-    return layers[case.kind]()
+def save(network: str, weights: str) -> None:
+    """Write the weights all sides start from, in PyTorch's layout, with running statistics."""
+    rng = np.random.default_rng(5)
+    net = NETWORKS[network](num_classes=CLASSES, dropout=0.0, rng=rng)
+    state = to_torch_state_dict(net)
+    for name, array in state.items():
+        if name.endswith("running_mean"):
+            array[...] = rng.normal(0, 0.1, array.shape)
+        elif name.endswith("running_var"):
+            array[...] = rng.uniform(0.5, 1.5, array.shape)
+    save_file(state, weights)
 
 
-@cache
-def _action(case: OpCase, batch: int) -> Callable[[], object]:
-    rng = np.random.default_rng(0)
-    array = rng.standard_normal(case.input_shape(batch)).astype(np.float32)
-    # The first layer of a network needs no gradient of its input.
-    x = minidnn.Tensor(array, requires_grad=case.kind != "conv2d 5x5")
-    if case.kind == "cross-entropy":
-        labels = rng.integers(0, case.c_in, batch)
-        loss = minidnn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+class _Work:
+    """A network, the data set, and how to take one step of training or one forward pass."""
 
-        def whole_loss() -> None:
-            x.grad = None
-            loss(x, labels).backward()
+    def __init__(self, what: str, network: str, weights: str, batch: int) -> None:
+        self.data = recipe.pictures(batch)
+        self.net = NETWORKS[network](num_classes=CLASSES, dropout=0.0)
+        load_torch_state_dict(self.net, load_file(weights))
+        self.steps = 0
+        self.run = self.infer if what == "infer" else self.train
+        if what == "infer":
+            self.net.eval()
+            return
+        fuse(self.net, (2, *self.data.images.shape[1:]))
+        self.loss = CrossEntropyLoss(label_smoothing=recipe.SMOOTHING)
+        groups = decay_groups(self.net, recipe.WEIGHT_DECAY)
+        self.optimizer = SGD(groups, recipe.LR, recipe.MOMENTUM, nesterov=True)
 
-        return whole_loss
-    layer = _layer(case)
-    dy = rng.standard_normal(layer(x).shape).astype(np.float32)
+    def next_batch(self) -> tuple[Any, Any]:
+        self.steps += 1
+        return self.data.batches[(self.steps - 1) % recipe.BATCHES]
 
-    def action() -> None:
-        x.grad = None
-        for p in layer.parameters():
-            p.grad = None
-        layer(x).backward(dy)
-
-    return action
-
-
-def op(case: list[Any], batch: int) -> float:
-    """Return the seconds of one forward and backward pass of a layer."""
-    return seconds(_action(OpCase(*case), batch))
-
-
-class _Training:
-    """A QuickNet, its optimiser, and one batch to step on."""
-
-    def __init__(self, batch: int) -> None:
-        self.net = QuickNet(dropout=0.0, rng=np.random.default_rng(5))
-        self.x, self.labels = pictures(batch)
-        minidnn.fuse(self.net, self.x.shape)
-        self.loss = minidnn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-        self.optimizer = minidnn.SGD(
-            minidnn.decay_groups(self.net, WEIGHT_DECAY), LR, MOMENTUM, nesterov=True
-        )
-
-    def step(self) -> float:
+    def train(self) -> float:
+        images, labels = self.next_batch()
         self.optimizer.zero_grad()
-        loss: minidnn.Tensor = self.loss(self.net(minidnn.Tensor(self.x)), self.labels)
+        loss: Tensor = self.loss(self.net(Tensor(images)), labels)
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
-
-_training: list[_Training] = []
-
-
-def save(weights: str) -> None:
-    """Write the weights both sides start from, in PyTorch's layout."""
-    net = QuickNet(dropout=0.0, rng=np.random.default_rng(5))
-    state = minidnn.to_torch_state_dict(net)
-    save_file({name: np.ascontiguousarray(array) for name, array in state.items()}, weights)
+    def infer(self) -> Any:
+        with no_grad():
+            return self.net(Tensor(self.next_batch()[0])).data.tolist()
 
 
-def prepare(batch: int, steps: int) -> list[float]:
-    """Start from the saved weights and return the losses of the first steps."""
-    _training[:] = [_Training(batch)]
-    return [_training[0].step() for _ in range(steps)]
+_work: list[_Work] = []
 
 
-def train(steps: int) -> float:
-    """Return the seconds of one training step, averaged over some."""
-    start = time.perf_counter()
-    for _ in range(steps):
-        _training[0].step()
-    return (time.perf_counter() - start) / steps
+def first(**arguments: Any) -> Any:
+    """Do the first step; return its loss, or the first batch's logits."""
+    _work[:] = [_Work(**arguments)]
+    return _work[0].run()
+
+
+def more(steps: int) -> list[Any]:
+    """Return the losses or logits of further steps."""
+    return [_work[0].run() for _ in range(steps)]
+
+
+def turn(at_least: float) -> float:
+    """Return the seconds of one step, averaged over some."""
+    return seconds(_work[0].run, at_least)
 
 
 def about() -> dict[str, Any]:
-    """Return what this side runs on."""
-    return {"minidnn": minidnn.__version__, "threads": num_threads(), "affinity": affinity()}
+    """Return what this side runs on, and its memory in MiB."""
+    return {
+        "threads": num_threads(),
+        "affinity": affinity(),
+        "imported_memory": IMPORTED,
+        "peak_memory": peak_memory(),
+    }
 
 
 if __name__ == "__main__":
-    serve({"op": op, "save": save, "prepare": prepare, "train": train, "about": about})
+    serve({"save": save, "first": first, "more": more, "turn": turn, "about": about})

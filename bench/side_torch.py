@@ -1,138 +1,117 @@
-"""PyTorch's side: eager, float32, channels_last."""
+"""PyTorch's side of `bench.peers`: ``eager`` or ``compile``, ``nchw`` or ``channels_last``.
+
+Float32. What a careful user would write: no gradients kept in inference, the fused optimiser,
+gradients set to None, and `torch.compile` told that shapes stay what they are.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-import time
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.op_cases import OpCase
-from bench.recipe import LR, MOMENTUM, SMOOTHING, WEIGHT_DECAY, decays, pictures
-from bench.side import affinity, seconds, serve
-from tests.torch_models import quicknet
+from bench import recipe
+from bench.machine import affinity, peak_memory
+from bench.side import seconds, serve
+from bench.torch_layouts import images_to_torch, weights_channels_last
+from tests.torch_models import plain_cnn, quicknet
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-
-
-def _layer(case: OpCase) -> nn.Module:
-    c_in, c_out = case.c_in, case.c_out
-    layers: dict[str, Callable[[], nn.Module]] = {
-        "conv2d 5x5": lambda: nn.Conv2d(c_in, c_out, 5, bias=False),
-        "conv2d 3x3": lambda: nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
-        "depthwise": lambda: nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in, bias=False),
-        "pointwise": lambda: nn.Conv2d(c_in, c_out, 1, bias=False),
-        "batch norm": lambda: nn.BatchNorm2d(c_in),
-        "prelu": lambda: nn.PReLU(c_in),
-        "leaky relu": lambda: nn.LeakyReLU(0.1),
-        "relu": lambda: nn.ReLU(),
-        "max pool 2x2": lambda: nn.MaxPool2d(2),
-        "max pool 3x3": lambda: nn.MaxPool2d(3, 2),
-        "avg pool 2x2": lambda: nn.AvgPool2d(2),
-        "global avg pool": lambda: nn.AdaptiveAvgPool2d(1),
-        "dropout": lambda: nn.Dropout(0.5),
-        "linear": lambda: nn.Linear(c_in, c_out),
-    }
-    return _weights_channels_last(layers[case.kind]())
+NETWORKS: dict[str, Callable[[], Any]] = {"quicknet": quicknet, "plain_cnn": plain_cnn}
+IMPORTED = peak_memory()
 
 
-def _weights_channels_last(net: nn.Module) -> nn.Module:
-    """Do what ``net.to(memory_format=torch.channels_last)`` does; its types lack that argument."""
-    for p in net.parameters():
-        if p.ndim == 4:
-            p.data = p.data.contiguous(memory_format=torch.channels_last)
-    return net
+class _Work:
+    """A network, the data set, and how to take one step of training or one forward pass."""
 
-
-def _channels_last(array: Any) -> torch.Tensor:
-    """NHWC array -> NCHW tensor on the same memory, which torch calls channels_last."""
-    x = torch.from_numpy(array)
-    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
-
-
-@cache
-def _action(case: OpCase, batch: int) -> Callable[[], object]:
-    rng = np.random.default_rng(0)
-    array = rng.standard_normal(case.input_shape(batch)).astype(np.float32)
-    # The first layer of a network needs no gradient of its input.
-    x = _channels_last(array).requires_grad_(case.kind != "conv2d 5x5")
-    if case.kind == "cross-entropy":
-        labels = torch.from_numpy(rng.integers(0, case.c_in, batch))
-        loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-
-        def whole_loss() -> None:
-            x.grad = None
-            loss(x, labels).backward()
-
-        return whole_loss
-    layer = _layer(case)
-    dy = torch.randn_like(layer(x))
-
-    def action() -> None:
-        x.grad = None
-        layer.zero_grad(set_to_none=True)
-        layer(x).backward(dy)
-
-    return action
-
-
-def op(case: list[Any], batch: int) -> float:
-    """Return the seconds of one forward and backward pass of a layer."""
-    return seconds(_action(OpCase(*case), batch))
-
-
-class _Training:
-    """A QuickNet, its optimiser, and one batch to step on."""
-
-    def __init__(self, weights: str, batch: int) -> None:
-        net = quicknet()
-        net.load_state_dict(load_file(weights))
-        self.net = _weights_channels_last(net)
-        images, labels = pictures(batch)
-        self.x, self.labels = _channels_last(images), torch.from_numpy(labels)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    def __init__(
+        self, how: str, layout: str, what: str, network: str, weights: str, batch: int
+    ) -> None:
+        self.data = recipe.pictures(batch)
+        self.batches = [
+            (images_to_torch(images, layout), torch.from_numpy(labels))
+            for images, labels in self.data.batches
+        ]
+        self.data.batches.clear()  # in NCHW they were copied
+        self.net = NETWORKS[network]()
+        self.net.load_state_dict(load_file(weights))
+        if layout == "channels_last":
+            weights_channels_last(self.net)
+        self.called = torch.compile(self.net, dynamic=False) if how == "compile" else self.net
+        self.steps = 0
+        self.run = self.infer if what == "infer" else self.train
+        if what == "infer":
+            self.net.eval()
+            return
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.SMOOTHING)
         named = list(self.net.named_parameters())
         groups = [
-            {"params": [p for n, p in named if decays(n)], "weight_decay": WEIGHT_DECAY},
-            {"params": [p for n, p in named if not decays(n)], "weight_decay": 0.0},
+            {
+                "params": [p for n, p in named if recipe.decays(n)],
+                "weight_decay": recipe.WEIGHT_DECAY,
+            },
+            {"params": [p for n, p in named if not recipe.decays(n)], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, nesterov=True)
+        self.optimizer = torch.optim.SGD(
+            groups, lr=recipe.LR, momentum=recipe.MOMENTUM, nesterov=True, fused=True
+        )
 
-    def step(self) -> float:
-        self.optimizer.zero_grad()
-        loss = self.loss(self.net(self.x), self.labels)
+    def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self.steps += 1
+        return self.batches[(self.steps - 1) % recipe.BATCHES]
+
+    def train(self) -> float:
+        images, labels = self.next_batch()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.called(images), labels)
         loss.backward()
         self.optimizer.step()
         return float(loss.item())
 
-
-_training: list[_Training] = []
-
-
-def prepare(weights: str, batch: int, steps: int) -> list[float]:
-    """Start from given weights and return the losses of the first steps."""
-    _training[:] = [_Training(weights, batch)]
-    return [_training[0].step() for _ in range(steps)]
+    def infer(self) -> Any:
+        with torch.inference_mode():
+            return self.called(self.next_batch()[0]).tolist()
 
 
-def train(steps: int) -> float:
-    """Return the seconds of one training step, averaged over some."""
-    start = time.perf_counter()
-    for _ in range(steps):
-        _training[0].step()
-    return (time.perf_counter() - start) / steps
+_work: list[_Work] = []
+
+
+def first(**arguments: Any) -> Any:
+    """Do the first step; return its loss, or the first batch's logits."""
+    _work[:] = [_Work(**arguments)]
+    return _work[0].run()
+
+
+def more(steps: int) -> list[Any]:
+    """Return the losses or logits of further steps."""
+    return [_work[0].run() for _ in range(steps)]
+
+
+def turn(at_least: float) -> float:
+    """Return the seconds of one step, averaged over some."""
+    return seconds(_work[0].run, at_least)
 
 
 def about() -> dict[str, Any]:
-    """Return what this side runs on."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "affinity": affinity()}
+    """Return what this side runs on, and its memory in MiB."""
+    return {
+        "threads": torch.get_num_threads(),
+        "affinity": affinity(),
+        "imported_memory": IMPORTED,
+        "peak_memory": peak_memory(),
+    }
 
 
 if __name__ == "__main__":
-    serve({"op": op, "prepare": prepare, "train": train, "about": about})
+    parser = argparse.ArgumentParser()
+    parser.add_argument("how", choices=["eager", "compile"])
+    parser.add_argument("layout", choices=["nchw", "channels_last"])
+    parsed = parser.parse_args()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    start = partial(first, how=parsed.how, layout=parsed.layout)
+    serve({"first": start, "more": more, "turn": turn, "about": about})

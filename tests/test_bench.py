@@ -2,47 +2,294 @@
 
 from __future__ import annotations
 
-import statistics
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench import shapes
-from bench.duel import compare
-from bench.peers import check_same
+from bench import compare_gemm, compare_ops, gemm_cases, machine, op_cases, peers, shapes
+from bench.duel import Side, SideError, take_turns
+from bench.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
+from bench.recipe import decays
+from bench.tables import Table
 from minidnn import trace
 from minidnn.models import build
+from tests.processes import attempt, run
 
 
-def test_shapes_are_those_of_the_model() -> None:
-    graph = trace(build("quicknet"), (1, *(shapes.IMAGE.size,) * 2, shapes.IMAGE.channels))
-    seen: dict[str, list[tuple[int, ...]]] = {}
+def test_shapes_are_those_of_the_model_as_often() -> None:
+    image = (*(shapes.IMAGE.size,) * 2, shapes.IMAGE.channels)
+    graph = trace(build("quicknet"), (1, *image), training=True)
+    seen: dict[str, Counter[tuple[int, ...]]] = {}
     for step in graph.steps:
         first = step.inputs[0]
         assert first is not None
         _, height, _, c_in = (*graph.values[first].shape, 0, 0)[:4]
         c_out = graph.values[step.output].shape[-1]
         shape = (height, c_in, c_out) if step.op.name == "pointwise" else (height, c_in)
-        if shape not in seen.setdefault(step.op.name, []):
-            seen[step.op.name].append(shape)
-    assert seen["conv2d"] == [tuple(shapes.IMAGE)]
-    assert seen["depthwise"] == [tuple(m) for m in shapes.DEPTHWISE]
-    assert seen["pointwise"] == [tuple(p) for p in shapes.POINTWISE]
-    assert seen["prelu"] == [tuple(m) for m in shapes.ACTIVATION]
-    assert seen["max_pool"] == [tuple(m) for m in shapes.MAX_POOL]
-    assert seen["global_avg_pool"] == [tuple(shapes.GLOBAL_AVG_POOL)]
+        seen.setdefault(step.op.name, Counter())[shape] += 1
+    listed: dict[str, Sequence[shapes.Map | shapes.Pointwise]] = {
+        "conv2d": [shapes.IMAGE],
+        "depthwise": shapes.DEPTHWISE,
+        "pointwise": shapes.POINTWISE,
+        "batchnorm": shapes.ACTIVATION,
+        "prelu": shapes.ACTIVATION,
+        "max_pool": shapes.MAX_POOL,
+        "global_avg_pool": [shapes.GLOBAL_AVG_POOL],
+    }
+    for name, layers in listed.items():
+        assert list(seen[name].items()) == [(tuple(at[:-1]), at.times) for at in layers], name
+
+
+def test_decay_acts_where_the_library_says() -> None:
+    for name in peers.ASKED:
+        for path, p in build(name).named_parameters():
+            assert decays(path) == p.decay, path
+
+
+# --- numbers --------------------------------------------------------------------------------
 
 
 def test_ratio_is_the_median_of_rounds_not_of_sides() -> None:
-    ours, theirs = [2.0, 9.0, 4.0], [1.0, 3.0, 4.0]
-    result = compare(ours, theirs)
-    assert (result.ours, result.theirs) == (4.0, 3.0)
-    assert result.ratio == statistics.median([2.0, 3.0, 1.0])
-    assert (result.low, result.high) == (1.0, 3.0)
+    ours, theirs = [2.0, 9.0, 4.0], [1.0, 3.0, 6.0]
+    assert speed_ratio(ours, theirs) == (0.5, 1 / 3, 1.5)
+    with pytest.raises(ValueError, match="longer"):
+        speed_ratio([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("n", "left_out"), [(1, 0), (5, 0), (8, 0), (9, 1), (11, 1), (12, 2)])
+def test_interval_leaves_out_what_chance_rarely_would(n: int, left_out: int) -> None:
+    values = list(range(n, 0, -1))
+    assert interval(values) == (1 + left_out, n - left_out)
+
+
+def test_means_and_verdicts() -> None:
+    assert geometric_mean([2.0, 0.5, 8.0]) == pytest.approx(2.0)
+    assert at_least("x", 1.0, 1.0).met
+    assert not at_least("x", 1.0, 0.999).met
+    assert not at_least("x", 1.0, math.nan).met
+    assert at_most("x", 0.7, 0.7, "x").met
+    assert not at_most("x", 0.7, 0.71, "x").met
+    assert at_least("x", 1.0, 0.5, "why").got == "0.50x (why)"
+
+
+def _op(kind: str, ours: float, theirs: float, times: int = 1) -> dict[str, Any]:
+    seconds = {
+        compare_ops.OURS: [(ours / 2, ours / 2)] * 3,
+        "nchw": [(theirs, theirs)] * 3,
+        "channels_last": [(theirs * 0.25, theirs * 0.75)] * 3,
+    }
+    return compare_ops.judge(op_cases.OpCase(kind, 3, 4, 4, times), seconds)
+
+
+def test_layers_are_held_against_the_faster_layout() -> None:
+    op = _op("prelu", 1.0, 3.0)
+    assert op["layout"] == "channels_last"
+    assert op["ratio"]["median"] == pytest.approx(3.0)
+    assert op["forward_ratio"]["median"] == pytest.approx(1.5)
+    assert op["backward_ratio"]["median"] == pytest.approx(4.5)
+
+
+def test_layer_verdicts_name_the_worst_and_weigh_by_time() -> None:
+    ops = {kind: _op(kind, 1.0, 2.0) for kind in (*op_cases.GEMM_BOUND, *op_cases.OTHERS)}
+    ops["relu"] = _op("relu", 1.0, 0.01, times=0)  # not one of QuickNet's
+    assert [v.met for v in compare_ops.verdicts(ops)] == [True] * 5
+    ops["pointwise"] = _op("pointwise", 10.0, 9.0, times=2)
+    ops["prelu"] = _op("prelu", 1.0, 0.5, times=3)
+    bound, worst, mean, fused, separate = compare_ops.verdicts(ops)
+    assert (bound.met, bound.got) == (False, "0.90x (pointwise)")
+    assert (worst.met, worst.got) == (False, "0.50x (prelu)")
+    assert mean.met  # (2**6 / 2) ** (1/7)
+    assert fused.got == f"{(18 + 7 * 2) / (20 + 7):.2f}x"
+    assert separate.got == f"{(18 + 1.5 + 7 * 2) / (20 + 3 + 7):.2f}x"
+    assert len(compare_ops.verdicts({"prelu": ops["prelu"]})) == 2  # no total of a part
+
+
+def test_product_verdicts() -> None:
+    def product(median: float) -> dict[str, Any]:
+        return {"ratio": {"median": median, "low": 0.1, "high": 9.0}}
+
+    mean, worst = compare_gemm.verdicts({"a": product(0.8), "b": product(1.6)})
+    assert mean.met
+    assert (worst.met, worst.got) == (False, "0.80x (a)")
+
+
+def test_training_is_held_against_the_best_mode_and_failures_stay_visible() -> None:
+    def side(seconds: float, memory: float) -> dict[str, Any]:
+        return {
+            "seconds": [seconds] * 5,
+            "peak_memory": memory,
+            "imported_memory": 1.0,
+            "first_warm_seconds": 2.0,
+        }
+
+    settings = peers.Settings("train", "quicknet", 128, 5, 2, ("eager_nchw", "eager_channels_last"))
+    sides = {
+        peers.OURS: side(0.5, 600.0) | {"first_cold_seconds": 31.0},
+        "eager_nchw": side(2.0, 1200.0),
+        "eager_channels_last": side(0.75, 800.0),
+        "compile_channels_last": {"failed": "no compiler"},
+    }
+    found = {**peers.judge(sides, settings), "sides": sides}
+    assert found["best_mode"] == "eager_channels_last"
+    found = {f"train_{n}" if n.startswith("ratio") else n: v for n, v in found.items()}
+    met = [v.met for v in peers.judged(found, "quicknet")]
+    assert met == [False, False, False, True]  # 1.5 of 2, 0.75 of 0.7, 31 s of 30, 2 s of 3
+    assert peers.judged(found, "plain_cnn")[0].met
+    found |= settings._asdict()
+    assert peers.table(found, "t").rows[-1] == ["compile_channels_last", "failed"]
+    assert peers.failures(found) == ["no compiler"]
+
+
+# --- no unequal rivals ----------------------------------------------------------------------
 
 
 def test_a_rival_that_trains_another_network_is_refused() -> None:
-    check_same([2.3, 2.1], [2.3001, 2.1001])
-    with pytest.raises(SystemExit, match=r"not train the same network.* in step 1"):
-        check_same([2.3, 2.1], [2.3, 2.2])
-    with pytest.raises(SystemExit, match="step 0"):
-        check_same([float("nan")], [2.3])
+    peers.check_same("torch", [2.3, 2.1], [2.3001, 2.1001], "losses")
+    for ours, theirs, step in (
+        ([2.3, 2.1], [2.3, 2.2], 1),
+        ([math.nan], [2.3], 0),
+        ([2.3], [math.nan], 0),
+        ([[1.0, math.nan]], [[1.0, 2.0]], 0),
+        ([[1.0]], [[1.0, 2.0]], 0),
+    ):
+        with pytest.raises(SystemExit, match=rf"torch do not compute the same.* of step {step}"):
+            peers.check_same("torch", ours, theirs, "losses")
+
+
+def test_a_layer_that_computes_something_else_is_refused() -> None:
+    y = np.arange(6.0).reshape(2, 3)
+    compare_ops.check_same("pool", {"y": y}, {"y": y.reshape(2, 3, 1, 1) + 1e-6})
+    with pytest.raises(SystemExit, match="pool: dx is not what PyTorch computes"):
+        compare_ops.check_same("pool", {"y": y, "dx": y}, {"y": y, "dx": y[::-1]})
+    with pytest.raises(SystemExit, match="pool: y is not"):
+        compare_ops.check_same("pool", {"y": y}, {"y": y[:1]})
+    with pytest.raises(SystemExit, match="pool: y is not"):
+        compare_ops.check_same("pool", {"y": y * np.nan}, {"y": y})
+    with pytest.raises(SystemExit, match="gradients of"):
+        compare_ops.check_same("pool", {"y": y}, {"y": y, "dx": y})
+
+
+def test_sides_with_other_threads_or_cpus_are_refused() -> None:
+    fair = {"threads": 2, "affinity": machine.affinity()}
+    machine.check_equal(2, {"a": fair, "b": fair})
+    with pytest.raises(SystemExit, match="b: threads: expected 2 as all sides, got 1"):
+        machine.check_equal(2, {"a": fair, "b": {**fair, "threads": 1}})
+    with pytest.raises(SystemExit, match="a: affinity"):
+        machine.check_equal(2, {"a": {**fair, "affinity": [99]}, "b": fair})
+
+
+def test_turns_change_who_goes_first() -> None:
+    order = []
+
+    def ask(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    answers = take_turns({"a": lambda: ask("a"), "b": lambda: ask("b")}, 3)
+    assert "".join(order) == "abbaab"
+    assert answers == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+
+def test_a_side_that_dies_is_named_with_its_last_words() -> None:
+    words = r"gone: ended during 'first' \(exit 1\)(?s:.)*No module named"
+    with (
+        Side("gone", "bench.no_such_side", threads=1) as side,
+        pytest.raises(SideError, match=words),
+    ):
+        side.ask("first")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "invalid choice: 'fly'"),
+        (["train", "--rounds", "4"], "--rounds: a median with its spread needs at least 5"),
+        (["train", "--batch", "0"], "--batch: expected at least 1"),
+        (["train", "--modes", "fast"], "invalid choice: 'fast'"),
+    ],
+)
+def test_a_wrong_command_line_is_an_error_in_words(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        peers.parse(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_layer_of_that_name_is_an_error() -> None:
+    done = attempt(sys.executable, "-m", "bench.compare_gemm", "--rounds", "0")
+    assert done.returncode == 2
+    assert "--rounds: expected at least 1" in done.stderr
+    with pytest.raises(SystemExit, match="no layer's label holds 'prulu'"):
+        compare_ops.compare("prulu", 1, 1, 1)
+
+
+# --- tables, and runs in small ---------------------------------------------------------------
+
+
+def test_a_table_is_the_same_in_markdown() -> None:
+    table = Table("title", ["", "a"], [["x", "1"], ["short"]])
+    assert table.markdown().splitlines() == [
+        "**title**",
+        "",
+        "|  | a |",
+        "| --- | ---: |",
+        "| x | 1 |",
+        "| short |  |",
+    ]
+    assert table.rich().row_count == 2
+
+
+def test_products_are_those_of_the_forms() -> None:
+    for case in gemm_cases.cases(1)[:3]:
+        a, b = case.transposed(*case.draw())
+        rows, columns = {
+            "nn": (case.rows, case.c_out),
+            "nt": (case.rows, case.c_in),
+            "tn": (case.c_in, case.c_out),
+        }[case.form]
+        assert (a @ b).shape == (rows, columns)
+    threads = machine.default_threads()
+    ours, theirs = compare_gemm.start(threads)
+    with ours, theirs:
+        machine.check_equal(threads, {side.name: side.ask("about") for side in (ours, theirs)})
+        compare_gemm.check_product(gemm_cases.GemmCase("tn", 64, 48, 32))
+        found = compare_gemm.measure(gemm_cases.GemmCase("tn", 64, 48, 32), ours, theirs, 1)
+    assert found["ratio"]["median"] == pytest.approx(found["minidnn"] / found["numpy"])
+
+
+def test_a_small_comparison_of_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setitem(peers.PEERS, "compile_nchw", peers.Peer("bench.no_such_side"))
+    settings, _ = peers.parse(
+        ["train", "--batch", "4", "--no-cold", "--turn", "0", "--threads", "1"]
+    )
+    settings = settings._replace(modes=("eager_channels_last", "compile_nchw"))
+    found = json.loads(json.dumps(peers.train(settings)))
+    assert next(iter(found)) == "train_ratio"
+    assert found["train_ratio"] > 0
+    assert "No module" in found["sides"]["compile_nchw"]["failed"]
+    assert "going on without compile_nchw" in capsys.readouterr().err
+    for name in (peers.OURS, "eager_channels_last"):
+        side = found["sides"][name]
+        assert len(side["seconds"]) == settings.rounds
+        assert side["threads"] == 1
+        assert side["peak_memory"] > side["imported_memory"] > 10
+
+
+def test_a_small_comparison_of_layers() -> None:
+    pytest.importorskip("torch")
+    command = ["bench.compare_ops", "global avg", "--batch", "2", "--rounds", "1", "--json"]
+    found = json.loads(run(sys.executable, "-m", *command).stdout)
+    (label,) = found["ops"]
+    assert label == "global avg pool 3x3x1024"
+    assert found["ops"][label]["ratio"]["median"] > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,17 @@ def separable(channels: int, filters: int) -> Any:
     )
 
 
-def quicknet(stem: int = 64, stages: Sequence[int] = (128, 256, 512, 1024), blocks: int = 3) -> Any:
+def full(channels: int, filters: int) -> Any:
+    """3x3 over all channels."""
+    return nn.Conv2d(channels, filters, 3, padding=1, bias=False)
+
+
+def quicknet(
+    stem: int = 64,
+    stages: Sequence[int] = (128, 256, 512, 1024),
+    blocks: int = 3,
+    convolution: Callable[[int, int], Any] = separable,
+) -> Any:
     """QuickNet without dropout."""
 
     def normed(conv: Any, filters: int) -> Any:
@@ -32,13 +42,18 @@ def quicknet(stem: int = 64, stages: Sequence[int] = (128, 256, 512, 1024), bloc
     channels = stem
     for stage, filters in enumerate(stages, 1):
         for block in range(1, blocks + 1):
-            parts[f"s{stage}_{block}"] = normed(separable(channels, filters), filters)
+            parts[f"s{stage}_{block}"] = normed(convolution(channels, filters), filters)
             channels = filters
         if stage < len(stages):
             parts[f"pool{stage}"] = nn.MaxPool2d(2)
     linear = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten())
     head = nn.Sequential(OrderedDict(**linear, linear=nn.Linear(channels, 10)))
     return nn.Sequential(OrderedDict(features=nn.Sequential(parts), head=head))
+
+
+def plain_cnn(**arguments: Any) -> Any:
+    """QuickNet with full convolutions in place of separable ones; arguments as there."""
+    return quicknet(convolution=full, **arguments)
 
 
 def nchw(x: Any) -> Any:

@@ -1,0 +1,55 @@
+"""The same tables for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import rich.table
+from rich.console import Console
+
+WIDTH = 140  # where there is no terminal to ask
+
+
+class Table(NamedTuple):
+    """A title, the names of columns, and rows of text; short rows are filled up."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def filled(self) -> list[list[str]]:
+        """Return rows that all have as many cells as there are columns."""
+        return [[*row, *[""] * (len(self.columns) - len(row))] for row in self.rows]
+
+    def rich(self) -> rich.table.Table:
+        """Return it for a terminal."""
+        table = rich.table.Table(title=self.title, title_justify="left")
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left")
+        for row in self.filled():
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """Return it for a page."""
+        rules = ["---", *["---:"] * (len(self.columns) - 1)]
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rules, *self.filled())]
+        return "\n".join([f"**{self.title}**", "", *lines])
+
+
+def verdict_table(verdicts: Iterable[Mapping[str, Any]]) -> Table:
+    """Return what was asked for, what was measured, and whether it is enough."""
+    rows = [[v["what"], v["asked"], v["got"], "yes" if v["met"] else "NO"] for v in verdicts]
+    return Table("asked for", ["", "asked", "measured", "met"], rows)
+
+
+def show(tables: Iterable[Table], *texts: str) -> None:
+    """Print tables, then texts."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    for table in tables:
+        console.print(table.rich())
+    for text in texts:
+        console.print(text, highlight=False, markup=False)
