@@ -6,13 +6,18 @@
 | nt     | (M, K) @ (N, K).T    | input gradient dx = dy @ w.T           |
 | tn     | (K, M).T @ (K, N)    | weight gradient dw = x.T @ dy, K huge  |
 
-| rung       | the one idea                                                          |
-|------------|-----------------------------------------------------------------------|
-| naive      | three loops, one dot product per element                              |
-| numpy      | `@`: BLAS with whatever threads it takes                              |
-| loop_order | innermost loop over contiguous memory, so it vectorises; all threads  |
-| blas       | BLAS on one thread per part; parts cut by shape alone, side by side   |
+| rung       | the one idea                                                           |
+|------------|------------------------------------------------------------------------|
+| naive      | three loops, one dot product per element                               |
+| numpy      | `@`: BLAS with whatever threads it takes                               |
+| loop_order | innermost loop over contiguous memory, so it vectorises; all threads   |
+| blocked    | a block of an operand stays in cache, four products per number visited |
+| packed     | operands copied into panels without edges, sixteen products per four   |
+| blas       | BLAS on one thread per part; parts cut by shape alone, side by side    |
 | simd       | a tile of sums stays in registers (`tile.dot_tile`); float64 runs blas |
+
+One core's GFLOP/s on (25088, 128) @ (128, 256), of 115 possible: naive 2, loop_order 28,
+blocked 55, packed 68, simd 95.
 
 BLAS gives other bits with another number of threads. The blas rung never lets it choose:
 the parts, and the order in which partial sums are added, follow from the shape alone.
@@ -22,7 +27,7 @@ from __future__ import annotations
 
 from ..checks import Array, ShapeError, check_array
 from ..ladder import Ladder
-from . import plain, simd
+from . import blocked, plain, simd
 from .blas import (
     BLAS_TILE,
     MAX_PARTIAL,
@@ -79,6 +84,8 @@ nn = Ladder(
     naive=plain.nn_naive,
     numpy=plain.nn_numpy,
     loop_order=plain.nn_loop_order,
+    blocked=blocked.nn_blocked,
+    packed=blocked.nn_packed,
     blas=nn_blas,
     simd=simd.nn_simd,
 )
@@ -88,6 +95,8 @@ nt = Ladder(
     naive=plain.nt_naive,
     numpy=plain.nt_numpy,
     loop_order=plain.nt_loop_order,
+    blocked=blocked.nt_blocked,
+    packed=blocked.nt_packed,
     blas=nt_blas,
     simd=simd.nt_simd,
 )
@@ -97,6 +106,8 @@ tn = Ladder(
     naive=plain.tn_naive,
     numpy=plain.tn_numpy,
     loop_order=plain.tn_loop_order,
+    blocked=blocked.tn_blocked,
+    packed=blocked.tn_packed,
     blas=tn_blas,
     simd=simd.tn_simd,
 )
