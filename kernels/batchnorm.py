@@ -7,7 +7,7 @@ Inference:  the same with given mean and var
 |-------|---------------------------------------------------------------------------|
 | naive | channel by channel, three loops over its column: mean, variance, result   |
 | numpy | whole-array expressions in float64                                        |
-| fused | rows in memory order, all threads; forward reads x twice, backward twice  |
+| fused | all threads; forward reads x twice, backward twice; sums in vectors       |
 
 `forward` returns the biased variance (divided by the number of rows); running statistics
 want the unbiased one, which is the layer's business.
@@ -15,6 +15,10 @@ want the unbiased one, which is the layer's business.
 Accuracy: float32 sums are never longer than BLOCK rows, and are of differences from the
 block's own first row, so a mean far from zero costs nothing; blocks and chunks are combined
 in float64 in a fixed order (Chan, Golub and LeVeque 1979).
+
+Sums keep one vector of channels in registers and run down a strip of rows that fits the
+first-level cache, then take the next channels. Loops that write go row by row instead: that
+is how memory takes whole cache lines without reading them first.
 """
 
 from __future__ import annotations
@@ -25,8 +29,19 @@ from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty_like
+from .simd import (
+    VECTOR_BYTES,
+    add,
+    load,
+    multiply_add,
+    prefetch,
+    store,
+    subtract,
+    whole_vectors,
+)
 
 BLOCK = 32  # rows summed in the input's own precision
+STRIP = 1 << 14  # bytes of each array that a strip of rows may hold: two fill L1
 GRAIN = 64  # rows that make a chunk worth a thread
 
 
@@ -261,11 +276,26 @@ def statistics(x: Array) -> tuple[Array, Array]:
 
 def combine(stats: Array, counts: Array) -> tuple[Array, Array]:
     """Return mean and biased variance of all chunks, from stats (chunks, 2, C) of `counts` rows."""
-    rows, counts = counts.sum(), counts[:, None]
-    means = stats[:, 0]
-    mean = (counts * means).sum(axis=0) / rows
-    var = (stats[:, 1] + counts * (means - mean) ** 2).sum(axis=0) / rows
+    mean, var = np.zeros(stats.shape[2]), np.zeros(stats.shape[2])
+    combine_loop(stats, counts, mean, var)
     return mean, var
+
+
+@kernel
+def combine_loop(stats: Array, counts: Array, mean: Array, var: Array) -> None:
+    """Stats (chunks, 2, C), counts (chunks,) -> mean, var (C,), all from zero and in order."""
+    rows = 0.0
+    for chunk in range(counts.size):
+        rows += counts[chunk]
+    for chunk in range(counts.size):
+        share, means = counts[chunk] / rows, stats[chunk, 0]
+        for c in range(mean.size):
+            mean[c] += share * means[c]
+    for chunk in range(counts.size):
+        share, means, deviation = counts[chunk] / rows, stats[chunk, 0], stats[chunk, 1]
+        for c in range(mean.size):
+            d = means[c] - mean[c]
+            var[c] += deviation[c] / rows + share * d * d
 
 
 @parallel
@@ -287,21 +317,46 @@ def add_statistics(x: Array, seen: int, sums: Array, stats: Array) -> None:
     mean, deviation = stats[0], stats[1]
     for start in range(0, x.shape[0], BLOCK):
         stop = min(start + BLOCK, x.shape[0])
+        sum_differences(x[start:stop], sums)
         origin = x[start]
-        total[:] = 0
-        squares[:] = 0
-        for row in range(start + 1, stop):
-            x_row = x[row]
-            for c in range(x_row.size):
-                d = x_row[c] - origin[c]
-                total[c] += d
-                squares[c] += d * d
         n, before = np.float64(stop - start), np.float64(start + seen)
         for c in range(origin.size):
             t = np.float64(total[c])
             delta = origin[c] + t / n - mean[c]
             mean[c] += delta * (n / (n + before))
             deviation[c] += squares[c] - t * t / n + delta * delta * (n * before / (n + before))
+
+
+@kernel
+def strip_rows(row_bytes: int) -> int:
+    """Return how many rows make a strip."""
+    return max(1, STRIP // row_bytes)
+
+
+@kernel
+def sum_differences(x: Array, sums: Array) -> None:
+    """x (rows, C) -> sums (2, C): of d = x - its first row, and of d * d."""
+    sums[:] = 0
+    rows, row, whole = x.shape[0], x.itemsize * x.shape[1], whole_vectors(x)
+    step, origin, total = strip_rows(row) * row, x.ctypes.data, sums.ctypes.data
+    for start in range(origin, origin + rows * row, step):
+        end = min(start + step, origin + rows * row)
+        for at in range(0, whole, VECTOR_BYTES):
+            first = load(origin + at)
+            s, q = load(total + at), load(total + row + at)
+            for here in range(start + at, end, row):
+                prefetch(here + step)
+                d = subtract(load(here), first)
+                s, q = add(s, d), multiply_add(d, d, q)
+            store(s, total + at)
+            store(q, total + row + at)
+    left = whole // x.itemsize
+    for i in range(1, rows):
+        x_row, x_first, s_row, q_row = x[i, left:], x[0, left:], sums[0, left:], sums[1, left:]
+        for c in range(x_row.size):
+            difference = x_row[c] - x_first[c]
+            s_row[c] += difference
+            q_row[c] += difference * difference
 
 
 @quiet
@@ -361,20 +416,47 @@ def sums_loop(dy: Array, x: Array, mean: Array, sums: Array, partial: Array) -> 
     """dy, x (rows, C) -> partial (chunks, 2, C) float64, from zero; sums is scratch as above."""
     rows, n_chunks = x.shape[0], partial.shape[0]
     for chunk in prange(n_chunks):
-        total, product = sums[chunk, 0], sums[chunk, 1]
-        total_wide, product_wide = partial[chunk, 0], partial[chunk, 1]
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
         for start in range(low, high, BLOCK):
-            total[:] = 0
-            product[:] = 0
-            for row in range(start, min(start + BLOCK, high)):
-                dy_row, x_row = dy[row], x[row]
-                for c in range(x_row.size):
-                    total[c] += dy_row[c]
-                    product[c] += dy_row[c] * (x_row[c] - mean[c])
-            for c in range(mean.size):
-                total_wide[c] += total[c]
-                product_wide[c] += product[c]
+            stop = min(start + BLOCK, high)
+            sum_products(dy[start:stop], x[start:stop], mean, sums[chunk])
+            add_wide(sums[chunk], partial[chunk])
+
+
+@kernel
+def add_wide(sums: Array, partial: Array) -> None:
+    """Sums (k, C) -> added to partial (k, C) float64."""
+    for k in range(sums.shape[0]):
+        narrow, wide = sums[k], partial[k]
+        for c in range(narrow.size):
+            wide[c] += narrow[c]
+
+
+@kernel
+def sum_products(dy: Array, x: Array, mean: Array, sums: Array) -> None:
+    """dy, x (rows, C) -> sums (2, C): of dy, and of dy * (x - mean)."""
+    sums[:] = 0
+    rows, row, whole = x.shape[0], x.itemsize * x.shape[1], whole_vectors(x)
+    step, total, to_dy = strip_rows(row) * row, sums.ctypes.data, dy.ctypes.data - x.ctypes.data
+    for start in range(x.ctypes.data, x.ctypes.data + rows * row, step):
+        end = min(start + step, x.ctypes.data + rows * row)
+        for at in range(0, whole, VECTOR_BYTES):
+            m = load(mean.ctypes.data + at)
+            s, p = load(total + at), load(total + row + at)
+            for here in range(start + at, end, row):
+                prefetch(here + step)
+                prefetch(here + to_dy + step)
+                g = load(here + to_dy)
+                s, p = add(s, g), multiply_add(g, subtract(load(here), m), p)
+            store(s, total + at)
+            store(p, total + row + at)
+    left = whole // x.itemsize
+    middle, s_row, p_row = mean[left:], sums[0, left:], sums[1, left:]
+    for i in range(rows):
+        dy_row, x_row = dy[i, left:], x[i, left:]
+        for c in range(x_row.size):
+            s_row[c] += dy_row[c]
+            p_row[c] += dy_row[c] * (x_row[c] - middle[c])
 
 
 @quiet

@@ -12,6 +12,9 @@ One after the other, forward and backward pass 13 times over arrays as large as 
 times, and one array less is kept for the backward pass. Forward and backward compute z by one
 expression from the same rounded mean, so that they agree on its sign to the last bit; what
 that rounding costs is no more than rounding x to float32 did.
+
+`activate`, `add_sums` and `go_back` do an image, or a few rows, that sit in cache, for other
+kernels to call; they keep what belongs to a channel in registers for two rows or more.
 """
 
 from __future__ import annotations
@@ -21,11 +24,35 @@ from typing import TypeAlias
 import numpy as np
 
 from . import batchnorm, prelu
-from .batchnorm import BLOCK, GRAIN, as_rows, inverse_std, quiet, row_chunks, statistics
+from .batchnorm import (
+    BLOCK,
+    GRAIN,
+    add_wide,
+    as_rows,
+    inverse_std,
+    quiet,
+    row_chunks,
+    statistics,
+    strip_rows,
+)
 from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty_like
+from .simd import (
+    VECTOR_BYTES,
+    add,
+    load,
+    multiply,
+    multiply_add,
+    prefetch,
+    store,
+    subtract,
+    where_positive,
+    whole_vectors,
+)
+
+AHEAD = 1 << 12  # bytes from what is read to what is asked for: some hundred nanoseconds
 
 Output: TypeAlias = tuple[Array, Array, Array]  # y, mean, var
 Gradients: TypeAlias = tuple[Array, Array, Array, Array]  # dx, dgamma, dbeta, dslope
@@ -152,17 +179,39 @@ def forward_loop(
     rows = x.shape[0]
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        activate(x[low:high], mean, scale, beta, slope, y[low:high])
+        activate_rows(x[low:high], mean, scale, beta, slope, y[low:high], 0)
 
 
 @kernel
 def activate(x: Array, mean: Array, scale: Array, beta: Array, slope: Array, y: Array) -> None:
-    """x (rows, C), all others (C,) -> y (rows, C)."""
-    for row in range(x.shape[0]):
-        x_row, y_row = x[row], y[row]
+    """x (rows, C), all others (C,) -> y (rows, C), two rows at a time."""
+    rows, row, whole = x.shape[0], x.itemsize * x.shape[1], whole_vectors(x)
+    for i in range(0, rows, 2):
+        x_at, y_at = x.ctypes.data + i * row, y.ctypes.data + i * row
+        other = row if i + 1 < rows else 0  # an odd last row is done twice
+        for at in range(0, whole, VECTOR_BYTES):
+            prefetch(x_at + AHEAD + at)
+            prefetch(x_at + AHEAD + other + at)
+            m, s = load(mean.ctypes.data + at), load(scale.ctypes.data + at)
+            b, negative = load(beta.ctypes.data + at), load(slope.ctypes.data + at)
+            z0 = multiply_add(subtract(load(x_at + at), m), s, b)
+            z1 = multiply_add(subtract(load(x_at + other + at), m), s, b)
+            store(where_positive(z0, z0, multiply(negative, z0)), y_at + at)
+            store(where_positive(z1, z1, multiply(negative, z1)), y_at + other + at)
+    activate_rows(x, mean, scale, beta, slope, y, whole // x.itemsize)
+
+
+@kernel
+def activate_rows(
+    x: Array, mean: Array, scale: Array, beta: Array, slope: Array, y: Array, left: int
+) -> None:
+    """`activate` for channel `left` and those after it, row by row."""
+    m, s, b, negative = mean[left:], scale[left:], beta[left:], slope[left:]
+    for i in range(x.shape[0] if m.size else 0):
+        x_row, y_row = x[i, left:], y[i, left:]
         for c in range(x_row.size):
-            z = (x_row[c] - mean[c]) * scale[c] + beta[c]
-            y_row[c] = z if z > 0 else slope[c] * z
+            z = (x_row[c] - m[c]) * s[c] + b[c]
+            y_row[c] = z if z > 0 else negative[c] * z
 
 
 @quiet
@@ -232,21 +281,55 @@ def add_sums(
     partial: Array,
 ) -> None:
     """dy, x (rows, C), at most BLOCK of them -> added to partial (3, C); sums (3, C): scratch."""
-    total, product, negative = sums[0], sums[1], sums[2]
     sums[:] = 0
-    for row in range(x.shape[0]):
-        dy_row, x_row = dy[row], x[row]
+    rows, row, whole = x.shape[0], x.itemsize * x.shape[1], whole_vectors(x)
+    step, total, to_dy = strip_rows(row) * row, sums.ctypes.data, dy.ctypes.data - x.ctypes.data
+    for start in range(x.ctypes.data, x.ctypes.data + rows * row, step):
+        end = min(start + step, x.ctypes.data + rows * row)
+        for at in range(0, whole, VECTOR_BYTES):
+            m, s = load(mean.ctypes.data + at), load(scale.ctypes.data + at)
+            b, negative = load(beta.ctypes.data + at), load(slope.ctypes.data + at)
+            of_dz, of_dz_x = load(total + at), load(total + row + at)
+            of_slope = load(total + 2 * row + at)
+            for here in range(start + at, end, row):
+                prefetch(here + step)
+                prefetch(here + to_dy + step)
+                centred, g = subtract(load(here), m), load(here + to_dy)
+                z = multiply_add(centred, s, b)
+                dz = where_positive(z, g, multiply(negative, g))
+                of_dz = add(of_dz, dz)
+                of_dz_x = multiply_add(dz, centred, of_dz_x)
+                of_slope = where_positive(z, of_slope, multiply_add(z, g, of_slope))
+            store(of_dz, total + at)
+            store(of_dz_x, total + row + at)
+            store(of_slope, total + 2 * row + at)
+    add_sums_rows(dy, x, mean, scale, beta, slope, sums, whole // x.itemsize)
+    add_wide(sums, partial)
+
+
+@kernel
+def add_sums_rows(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    beta: Array,
+    slope: Array,
+    sums: Array,
+    left: int,
+) -> None:
+    """dy, x (rows, C) -> added to sums (3, C), for channel `left` and those after it."""
+    m, s, b, negative = mean[left:], scale[left:], beta[left:], slope[left:]
+    of_dz, of_dz_x, of_slope = sums[0, left:], sums[1, left:], sums[2, left:]
+    for i in range(x.shape[0] if m.size else 0):
+        dy_row, x_row = dy[i, left:], x[i, left:]
         for c in range(x_row.size):
-            centred = x_row[c] - mean[c]
-            z = centred * scale[c] + beta[c]
-            dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
-            total[c] += dz
-            product[c] += dz * centred
-            negative[c] += 0 if z > 0 else z * dy_row[c]
-    for c in range(mean.size):
-        partial[0, c] += total[c]
-        partial[1, c] += product[c]
-        partial[2, c] += negative[c]
+            centred = x_row[c] - m[c]
+            z = centred * s[c] + b[c]
+            dz = dy_row[c] if z > 0 else negative[c] * dy_row[c]
+            of_dz[c] += dz
+            of_dz_x[c] += dz * centred
+            of_slope[c] += 0 if z > 0 else z * dy_row[c]
 
 
 @parallel
@@ -266,7 +349,9 @@ def dx_loop(
     rows = x.shape[0]
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        go_back(dy[low:high], x[low:high], mean, scale, beta, slope, by_x, shift, dx[low:high])
+        go_back_rows(
+            dy[low:high], x[low:high], mean, scale, beta, slope, by_x, shift, dx[low:high], 0
+        )
 
 
 @kernel
@@ -281,14 +366,51 @@ def go_back(
     shift: Array,
     dx: Array,
 ) -> None:
-    """dy, x (rows, C), all others (C,) -> dx (rows, C)."""
-    for row in range(x.shape[0]):
-        dy_row, x_row, dx_row = dy[row], x[row], dx[row]
+    """dy, x (rows, C), all others (C,) -> dx (rows, C), which may be dy; two rows at a time."""
+    rows, row, whole = x.shape[0], x.itemsize * x.shape[1], whole_vectors(x)
+    for i in range(0, rows, 2):
+        x_at, dy_at, dx_at = (
+            x.ctypes.data + i * row,
+            dy.ctypes.data + i * row,
+            dx.ctypes.data + i * row,
+        )
+        other = row if i + 1 < rows else 0  # an odd last row is done twice, then stored
+        for at in range(0, whole, VECTOR_BYTES):
+            m, s = load(mean.ctypes.data + at), load(scale.ctypes.data + at)
+            b, negative = load(beta.ctypes.data + at), load(slope.ctypes.data + at)
+            per_x, constant = load(by_x.ctypes.data + at), load(shift.ctypes.data + at)
+            c0, g0 = subtract(load(x_at + at), m), load(dy_at + at)
+            c1, g1 = subtract(load(x_at + other + at), m), load(dy_at + other + at)
+            dz0 = where_positive(multiply_add(c0, s, b), g0, multiply(negative, g0))
+            dz1 = where_positive(multiply_add(c1, s, b), g1, multiply(negative, g1))
+            store(multiply_add(dz0, s, multiply_add(c0, per_x, constant)), dx_at + at)
+            store(multiply_add(dz1, s, multiply_add(c1, per_x, constant)), dx_at + other + at)
+    go_back_rows(dy, x, mean, scale, beta, slope, by_x, shift, dx, whole // x.itemsize)
+
+
+@kernel
+def go_back_rows(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    beta: Array,
+    slope: Array,
+    by_x: Array,
+    shift: Array,
+    dx: Array,
+    left: int,
+) -> None:
+    """`go_back` for channel `left` and those after it, row by row."""
+    m, s, b, negative = mean[left:], scale[left:], beta[left:], slope[left:]
+    per_x, constant = by_x[left:], shift[left:]
+    for i in range(x.shape[0] if m.size else 0):
+        dy_row, x_row, dx_row = dy[i, left:], x[i, left:], dx[i, left:]
         for c in range(x_row.size):
-            centred = x_row[c] - mean[c]
-            z = centred * scale[c] + beta[c]
-            dz = dy_row[c] if z > 0 else slope[c] * dy_row[c]
-            dx_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
+            centred = x_row[c] - m[c]
+            z = centred * s[c] + b[c]
+            dz = dy_row[c] if z > 0 else negative[c] * dy_row[c]
+            dx_row[c] = s[c] * dz + (per_x[c] * centred + constant[c])
 
 
 @parallel
@@ -308,7 +430,7 @@ def go_back_in_place(
     g: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, by_x: Array,
     shift: Array,
 ) -> None:  # fmt: skip
-    """`go_back` from g to g: with one name for both, the compiler knows it may use vectors."""
+    """`go_back_rows` from g to g: with one name for both, it may use vectors."""
     for row in range(x.shape[0]):
         g_row, x_row = g[row], x[row]
         for c in range(x_row.size):
