@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -86,15 +86,17 @@ def compare(batch: int, rounds: int, threads: int) -> dict[str, Any]:
     }
 
 
-def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Return what people read of the result."""
+def tables(
+    products: Mapping[str, Any], verdicts: Iterable[Mapping[str, Any]], common: Mapping[str, Any]
+) -> list[Table]:
+    """Return what people read of the result; `common` holds batch size, rounds and BLAS."""
     columns = ["rows x in x out", "minidnn GFLOP/s", "NumPy GFLOP/s", "ratio"]
     rows = [
         [label, f"{p['minidnn']:.0f}", f"{p['numpy']:.0f}", str(Ratio(**p["ratio"]))]
-        for label, p in found["products"].items()
+        for label, p in products.items()
     ]
-    title = f"matrix products at batch {found['batch']}, {found['rounds']} rounds; {found['blas']}"
-    return [Table(title, columns, rows), verdict_table(found["verdicts"])]
+    title = f"matrix products at batch {common['batch']}, {common['rounds']} rounds; "
+    return [Table(title + common["blas"], columns, rows), verdict_table(verdicts)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(found, indent=1))
     else:
-        show(tables(found), describe(found))
+        show(tables(found["products"], found["verdicts"], found), describe(found))
 
 
 if __name__ == "__main__":

@@ -192,12 +192,14 @@ def by_kind(ops: Mapping[str, Any]) -> Table:
     return Table("speed by kind, minidnn / PyTorch", columns, rows)
 
 
-def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Return what people read of the result."""
+def tables(
+    ops: Mapping[str, Any], verdicts: Iterable[Mapping[str, Any]], common: Mapping[str, Any]
+) -> list[Table]:
+    """Return what people read of the result; `common` holds the batch size and the rounds."""
     columns = ["layer", "group", "minidnn ms", "PyTorch ms", "layout", "speed ratio"]
     columns += ["forward", "backward"]
     rows = []
-    for label, op in found["ops"].items():
+    for label, op in ops.items():
         times = [sum(op["seconds"][side].values()) * 1e3 for side in (OURS, op["layout"])]
         rows.append(
             [
@@ -209,12 +211,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
                 *(f"{op[f'{name}_ratio']['median']:.2f}" for name in PASSES),
             ]
         )
-    title = f"layers forward and backward, batch {found['batch']}, {found['rounds']} rounds"
-    return [
-        Table(title, columns, rows),
-        by_kind(found["ops"]),
-        verdict_table(found["verdicts"]),
-    ]
+    title = f"layers forward and backward, batch {common['batch']}, {common['rounds']} rounds"
+    return [Table(title, columns, rows), by_kind(ops), verdict_table(verdicts)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -239,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         print(json.dumps(found, indent=1))
     else:
-        show(tables(found), describe(found))
+        show(tables(found["ops"], found["verdicts"], found), describe(found))
 
 
 if __name__ == "__main__":

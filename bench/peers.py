@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,7 +220,7 @@ def infer(settings: Settings) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any], title: str) -> Table:
+def table(found: Mapping[str, Any], title: str) -> Table:
     """Return one comparison as a table with a row per side."""
     columns = ["", "images/s", "ms", "minidnn / this", "peak MiB", "imports", "minidnn / this"]
     columns += ["first, cold", "warm"]
@@ -246,7 +246,7 @@ def table(found: dict[str, Any], title: str) -> Table:
     return Table(title, columns, rows)
 
 
-def tables(found: dict[str, Any]) -> list[Table]:
+def tables(found: Mapping[str, Any]) -> list[Table]:
     """Return what people read of the result."""
     what = f"{found['what']}, {found['network']}"
     if found["what"] == "infer":
@@ -258,7 +258,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
     return [table(found, title), verdict_table(found["verdicts"])]
 
 
-def failures(found: dict[str, Any]) -> list[str]:
+def failures(found: Mapping[str, Any]) -> list[str]:
     """Return why modes are missing, as text."""
     parts = found["batches"].values() if found["what"] == "infer" else [found]
     return [side["failed"] for part in parts for side in part["sides"].values() if "failed" in side]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rich.table
 from rich.console import Console
 
-WIDTH = 140  # where there is no terminal to ask
+WIDTH = 160  # so that no cell is cut, whatever the terminal
 
 
 class Table(NamedTuple):
@@ -44,12 +45,17 @@ def verdict_table(verdicts: Iterable[Mapping[str, Any]]) -> Table:
     return Table("asked for", ["", "asked", "measured", "met"], rows)
 
 
-def show(tables: Iterable[Table], *texts: str) -> None:
-    """Print tables, then texts."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+def texts(tables: Iterable[Table], *texts: str) -> list[str]:
+    """Return tables as wide as needed, then texts."""
+    console = Console(width=WIDTH, file=io.StringIO())
+    rendered = []
     for table in tables:
-        console.print(table.rich())
-    for text in texts:
-        console.print(text, highlight=False, markup=False)
+        with console.capture() as captured:
+            console.print(table.rich())
+        rendered.append("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    return [*rendered, *texts]
+
+
+def show(tables: Iterable[Table], *more: str) -> None:
+    """Print tables, then texts."""
+    print("\n\n".join(texts(tables, *more)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import compare_gemm, compare_ops, gemm_cases, machine, op_cases, peers, shapes
+from bench import compare_gemm, compare_ops, gemm_cases, machine, op_cases, peers, report, shapes
 from bench.duel import Side, SideError, take_turns
 from bench.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
 from bench.recipe import decays
@@ -245,6 +245,32 @@ def test_a_table_is_the_same_in_markdown() -> None:
         "| short |  |",
     ]
     assert table.rich().row_count == 2
+
+
+def test_the_page_keeps_what_is_not_measured_anew() -> None:
+    page = "# Measured\n\n## A\n\nold\n\n### more\n\n## B\n\nkept\n"
+    page = report.replace(page, "A", "## A\n\nnew \\1\n")
+    assert page == "# Measured\n\n## A\n\nnew \\1\n\n## B\n\nkept\n"
+    page = report.replace(page, "B", "## B\n\nlast\n")
+    assert page == "# Measured\n\n## A\n\nnew \\1\n\n## B\n\nlast\n"
+    assert report.replace(page, "C", "## C\n").endswith("last\n\n## C\n")
+
+
+def test_a_section_holds_verdict_table_and_machine() -> None:
+    verdicts = [at_least("matrix products, worst", 0.9, 1.2)._asdict()]
+    ratio = {"median": 1.2, "low": 1.1, "high": 1.3}
+    found = {
+        "products": {"2x3x4 dX": {"minidnn": 12.0, "numpy": 10.0, "ratio": ratio}},
+        "verdicts": verdicts,
+        "batch": 128,
+        "rounds": 9,
+        "blas": "openblas 1",
+        **machine.surroundings(2, ["numpy"]),
+    }
+    text = report.section(report.PARTS["gemm"], found)
+    assert text.startswith("## Matrix products\n\n`python -m bench.compare_gemm`, 2")
+    assert "| matrix products, worst | 0.90x | 1.20x | yes |" in text
+    assert "| 2x3x4 dX | 12 | 10 | 1.20 (1.10 to 1.30) |" in text
 
 
 def test_products_are_those_of_the_forms() -> None:
