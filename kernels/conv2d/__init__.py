@@ -12,18 +12,19 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 | numpy | strides turn the padded input into a view of all windows; one product per group   |
 | blas  | a few rows of windows at a time are copied side by side, still in cache when      |
 |       | BLAS multiplies them; such parts, cut by shape alone, run side by side            |
-| simd  | the copies go straight to the register tile (`tile.dot_tile`), which leaves no    |
-|       | call, no packing of its own and no half-filled tile between maps; other types     |
-|       | than float32, and groups narrower than a vector, run blas                         |
+| simd  | the copies go straight to the register tile (`tile.dot_tile`): nothing is copied  |
+|       | twice, no tile ends with an image, and where it pays no zero is multiplied; types |
+|       | other than float32, and groups narrower than a vector, run blas                   |
 
-The last three rungs multiply the zeros around a map like any pixel: beside an infinite or NaN
-number (0 * inf is NaN) they give NaN where the naive rung leaves the product out.
+The rungs numpy and blas multiply the zeros around a map like any pixel: beside an infinite or
+NaN number (0 * inf is NaN) they give NaN where the naive rung leaves the product out. The rung
+simd does so for some of them.
 
 The windows of a whole batch (KH * KW times the input) are never stored by the last two rungs.
-A 1x1 convolution at stride 1 needs no copy at all; one group per channel is `depthwise`.
+A 1x1 convolution at stride 1 needs no copy in blas; one group per channel is `depthwise`.
 
-`columns` holds what the directions share, `gather` and `tiles` the loops of the rung simd;
-each direction has a file of its own.
+Each direction has a file of its own. They share `columns`, and the rung simd is made of
+`axes` (how a convolution is cut), `gather` (how operands are laid out) and `tiles` (the loops).
 """
 
 from __future__ import annotations

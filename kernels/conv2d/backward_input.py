@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,9 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size
 from . import columns as share
-from .gather import Windows, panels_of
-from .tiles import multiply
+from .axes import Axis
+from .gather import panels_of
+from .tiles import convolve
 
 
 def check(
@@ -169,49 +169,36 @@ def simd(
     if not share.fits_tile(dy, cin, cout, groups):
         return blas(dy, w, size=size, stride=stride, pads=pads, dilation=dilation, groups=groups)
     dx = empty((len(dy), *size, cin * groups), dy.dtype)
-    ys = [_taps(size[0], w.shape[0], stride[0], pads[0], dilation[0], r) for r in range(stride[0])]
-    xs = [_taps(size[1], w.shape[1], stride[1], pads[2], dilation[1], r) for r in range(stride[1])]
-    if not all(taps.taps for taps in ys + xs):
-        dx.fill(0)
-    for y, x, g in itertools.product(ys, xs, range(groups)):
-        if not (y.taps and x.taps and y.size and x.size):
-            continue
-        windows = Windows(
-            y.size, x.size, y.taps, x.taps, 1, 1, y.dilation, x.dilation, y.origin, x.origin,
-            g * cout, cout,
-        )  # fmt: skip
-        turned = w[y.slice, x.slice, :, g * cout : (g + 1) * cout].transpose(0, 1, 3, 2)
-        multiply(dy, panels_of(turned), dx, windows, (g * cin, cin), stride, (y.first, x.first))
+    ys = _turned(size[0], w.shape[0], stride[0], pads[0], dilation[0])
+    xs = _turned(size[1], w.shape[1], stride[1], pads[2], dilation[1])
+    for (y, ky), (x, kx) in itertools.product(ys, xs):
+        for own, seen in share.group_channels(dx.shape[3], dy.shape[3], groups):
+            panels = panels_of(w, ky, kx, seen, turned=True)
+            convolve(dy, panels, dx, (y, x), seen, own)
     return dx
 
 
-class _Taps(NamedTuple):
-    """The pixels first, first + stride, ... of one axis of dx, and the taps they meet."""
+def _turned(size: int, k: int, stride: int, pad: int, dilation: int) -> list[tuple[Axis, range]]:
+    """Return one axis of dx as convolutions of dy, each with the taps of w it needs, turned.
 
-    first: int
-    size: int
-    slice: slice
-    taps: int
-    dilation: int
-    origin: int
-
-
-def _taps(size: int, k: int, stride: int, pad: int, dilation: int, first: int) -> _Taps:
-    """Return how pixels ``first + stride * q`` of dx see dy.
-
-    Tap t of output o reads pixel o * stride + t * dilation - pad. Seen from the pixel:
-    o = q + (first + pad - t * dilation) / stride, for those t that leave no remainder.
+    Tap t of output o reads pixel o * stride + t * dilation - pad. Seen from a pixel:
+    o = (pixel + pad - t * dilation) / stride, for those t that leave no remainder. These are
+    the same for the pixels first, first + stride, ...
     """
-    taps = [t for t in range(k) if (first + pad - t * dilation) % stride == 0]
-    n_pixels = len(range(first, size, stride))
-    if not taps:
-        return _Taps(first, n_pixels, slice(0), 0, 1, 0)
-    step = taps[1] - taps[0] if len(taps) > 1 else stride
-    return _Taps(
-        first,
-        n_pixels,
-        slice(taps[-1], None, -step),  # the last tap reads the lowest row of dy
-        len(taps),
-        step * dilation // stride,
-        (first + pad - taps[-1] * dilation) // stride,
-    )
+    found = []
+    for first in range(min(stride, size)):
+        taps = [t for t in range(k) if (first + pad - t * dilation) % stride == 0]
+        step = taps[1] - taps[0] if len(taps) > 1 else stride
+        last = taps[-1] if taps else 0  # the last tap reads the first row of dy
+        axis = Axis(
+            outputs=len(range(first, size, stride)),
+            stride=1,
+            dilation=step * dilation // stride,
+            origin=(first + pad - last * dilation) // stride,
+            first_tap=0,
+            taps=len(taps),
+            at=first,
+            step=stride,
+        )
+        found.append((axis, range(last, -1, -step) if taps else range(0)))
+    return found

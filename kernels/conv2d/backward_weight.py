@@ -12,8 +12,8 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
-from .gather import windows_of
-from .tiles import sum_outer
+from .axes import axes
+from .tiles import sum_products
 
 
 def check(
@@ -177,9 +177,7 @@ def simd(
             groups=groups,
         )
     dw = empty((*kernel_size, cin, dy.shape[3]), x.dtype)
-    for g in range(groups):
-        windows = windows_of(dy.shape[1:3], kernel_size, stride, pads, dilation, g, cin)
-        sum_outer(
-            x, dy.reshape(-1, dy.shape[3]), windows, (g * cout, cout), dw.reshape(-1, dw.shape[3])
-        )
+    along = axes(dy.shape[1:3], kernel_size, stride, pads, dilation)
+    for group, columns in share.group_channels(x.shape[3], dy.shape[3], groups):
+        sum_products(x, dy, dw, along, group, columns)
     return dw

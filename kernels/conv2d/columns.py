@@ -53,6 +53,13 @@ def fits_tile(x: Array, cin: int, cout: int, groups: int) -> bool:
     return x.dtype == np.float32 and (groups == 1 or min(cin, cout) >= LANES)
 
 
+def group_channels(cin: int, cout: int, groups: int) -> Iterator[tuple[range, range]]:
+    """Go through the groups: which channels of x and of y are its own."""
+    cin, cout = cin // groups, cout // groups
+    for g in range(groups):
+        yield range(g * cin, (g + 1) * cin), range(g * cout, (g + 1) * cout)
+
+
 def window_view(x: Array, kernel_size: Pair, size: Pair, stride: Pair, dilation: Pair) -> Array:
     """View a padded x (N, H, W, C) as its windows (N, OH, OW, KH, KW, C), without a copy."""
     n, h, w, c = x.strides

@@ -12,8 +12,9 @@ from ..jit import kernel, run_blas
 from ..memory import empty
 from ..windows import Pads, Pair, output_size, zero_padded
 from . import columns as share
-from .gather import panels_of, windows_of
-from .tiles import multiply
+from .axes import axes
+from .gather import panels_of
+from .tiles import convolve
 
 # Output channels that are worth a copy of the windows of their own.
 WIDE = 512
@@ -160,9 +161,8 @@ def simd(
         return blas(x, w, stride=stride, pads=pads, dilation=dilation, groups=groups)
     size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
     y = empty((len(x), *size, w.shape[3]), x.dtype)
-    cin, cout = w.shape[2], w.shape[3] // groups
-    for g in range(groups):
-        windows = windows_of(size, w.shape[:2], stride, pads, dilation, g, cin)
-        panels = panels_of(w[..., g * cout : (g + 1) * cout])
-        multiply(x, panels, y, windows, (g * cout, cout), (1, 1), (0, 0))
+    along = axes(size, w.shape[:2], stride, pads, dilation)
+    for group, columns in share.group_channels(x.shape[3], w.shape[3], groups):
+        panels = panels_of(w, range(w.shape[0]), range(w.shape[1]), columns, turned=False)
+        convolve(x, panels, y, along, group, columns)
     return y

@@ -1,6 +1,6 @@
 """How the rung simd lays its operands out: copied windows, panels of weights and gradients.
 
-The register tile (`tile.dot_tile`) is fast where its operands lie close together and are in
+The register tile (`simd.dot_tile`) is fast where its operands lie close together and are in
 cache. So the windows of some pixels are copied side by side (im2col) into scratch memory that
 stays in the second-level cache, and the other operand into panels of as many columns as the
 tile has. Everything here works with whole vectors: what they write past the end of a run is
@@ -11,65 +11,68 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ..checks import Array
 from ..jit import chunks, kernel, parallel, prange
 from ..memory import empty
 from ..simd import LANES, load, store, zero
 from ..tile import TILE_COLUMNS
-from ..windows import Pads, Pair
+from ..windows import Pair
+from .axes import Axis
 
 
 class Windows(NamedTuple):
-    """Which numbers of a map (H, W, C) make up the window of an output pixel.
+    """Where the windows of a rectangle of outputs are; flat, because Numba takes it that way.
 
     Attributes
     ----------
     oh, ow : int
-        Height and width of the output map.
-    kh, kw, stride_y, stride_x, dilation_y, dilation_x : int
+        Height and width of the rectangle.
+    stride_y, stride_x : int
     top, left : int
-        Row and column of the map where the first window starts; negative inside padding.
-    first_channel, channels : int
-        The channels that belong to it: those of a group.
+        Pixel of the map where the first window starts; negative inside padding.
+    reach_y, reach_x : int
+        Pixels from the first of a window to the last.
     """
 
     oh: int
     ow: int
-    kh: int
-    kw: int
     stride_y: int
     stride_x: int
-    dilation_y: int
-    dilation_x: int
     top: int
     left: int
-    first_channel: int
-    channels: int
-
-    @property
-    def columns(self) -> int:
-        """Numbers in one window."""
-        return self.kh * self.kw * self.channels
+    reach_y: int
+    reach_x: int
 
 
-def windows_of(
-    size: Pair, kernel_size: Pair, stride: Pair, pads: Pads, dilation: Pair, g: int, channels: int
-) -> Windows:
-    """Return the windows of a forward pass, for group `g` of so many channels."""
+def windows_of(y: Axis, x: Axis) -> Windows:
+    """Return the windows of the outputs that two axes span."""
     return Windows(
-        oh=size[0],
-        ow=size[1],
-        kh=kernel_size[0],
-        kw=kernel_size[1],
-        stride_y=stride[0],
-        stride_x=stride[1],
-        dilation_y=dilation[0],
-        dilation_x=dilation[1],
-        top=-pads[0],
-        left=-pads[2],
-        first_channel=g * channels,
-        channels=channels,
-    )
+        y.outputs, x.outputs, y.stride, x.stride, y.origin, x.origin, y.reach, x.reach
+    )  # fmt: skip
+
+
+def runs_of(y: Axis, x: Axis, all_channels: int, group: range, low: int, high: int) -> Array:
+    """List the contiguous pieces that numbers `low` to `high` of a window are made of.
+
+    The numbers of a window are in the order (taps of y, taps of x, channels of the group).
+
+    Returns
+    -------
+    ndarray of shape (runs, 3), int64
+        Row of the map, and number in that row, where a run starts, both counted from the
+        first pixel of the window; how long it is.
+    """
+    # With all channels and no dilation a row of the window is one run.
+    whole = x.dilation == 1 and len(group) == all_channels
+    per_row, length = (1, x.taps * len(group)) if whole else (x.taps, len(group))
+    runs = []
+    for run in range(low // length, -(-high // length)):
+        start, end = max(low - run * length, 0), min(high - run * length, length)
+        column = run % per_row * x.dilation * all_channels + group.start
+        runs.append((run // per_row * y.dilation, column + start, end - start))
+    return np.array(runs, np.int64)
 
 
 @kernel
@@ -94,62 +97,43 @@ def zero_run(count: int, target: Array, at: int) -> None:
 
 @kernel
 def gather(
-    x: Array,
-    windows: Windows,
-    first_pixel: int,
-    n_pixels: int,
-    first_column: int,
-    n_columns: int,
-    target: Array,
-    pitch: int,
+    x: Array, windows: Windows, runs: Array, first: int, count: int, target: Array, pitch: int
 ) -> None:
-    """Copy the windows of some output pixels side by side: im2col, `pitch` numbers per pixel.
+    """Copy the windows of `count` outputs side by side: im2col, `pitch` numbers per output.
 
-    x (N, H, W, C) -> target (flat, n_pixels * pitch and one vector more). Pixels are numbered
-    through the whole batch. `n_columns` of the numbers in a window are copied, which are in
-    the order (KH, KW, channels).
+    x (N, H, W, C) -> target (flat, count * pitch and one vector more). The outputs of the
+    rectangle are numbered through the whole batch. `runs` as from `runs_of`.
     """
     _, height, width, channels = x.shape
-    ow, kw = windows.ow, windows.kw
-    flat = x.reshape(x.size)
-    # With all channels and no dilation a kernel row is one run of contiguous numbers.
-    whole = windows.dilation_x == 1 and windows.channels == channels
-    per_row, run = (1, kw * channels) if whole else (kw, windows.channels)
-    last_column = first_column + n_columns
-    first_ky, last_ky = (
-        first_column // (kw * windows.channels),
-        (last_column - 1) // (kw * windows.channels),
-    )
-    row = first_pixel // ow
-    ox = first_pixel - row * ow
-    image = row // windows.oh
+    flat, line = x.reshape(x.size), width * channels
+    last = runs.shape[0] - 1
+    end = runs[last, 0] * line + runs[last, 1] + runs[last, 2] + LANES
+    row = first // windows.ow
+    image, ox = row // windows.oh, first - row * windows.ow
     oy = row - image * windows.oh
-    for i in range(n_pixels):
-        at = i * pitch
-        for ky in range(first_ky, last_ky + 1):
-            iy = oy * windows.stride_y + ky * windows.dilation_y + windows.top
-            line = (image * height + iy) * width * channels
-            for t in range(per_row):
-                # The columns of this run that are asked for: low to high.
-                column = (ky * per_row + t) * run
-                low, high = max(0, first_column - column), min(run, last_column - column)
-                if low >= high:
-                    continue
-                pixel = ox * windows.stride_x + t * windows.dilation_x + windows.left
-                start = pixel * channels + windows.first_channel
-                # Those of them inside the map: begin to end.
-                begin, end = max(low, -start), min(high, width * channels - start)
-                if iy < 0 or iy >= height or begin >= end:
-                    zero_run(high - low, target, at)
-                elif begin > low or end < high:
-                    zero_run(begin - low, target, at)
-                    copy_run(flat, line + start + begin, end - begin, target, at + begin - low)
-                    zero_run(high - end, target, at + end - low)
-                else:
-                    copy_run(flat, line + start + low, high - low, target, at)
-                at += high - low
+    for i in range(count):
+        y, x_ = oy * windows.stride_y + windows.top, ox * windows.stride_x + windows.left
+        start, at = ((image * height + y) * width + x_) * channels, i * pitch
+        if (
+            y >= 0 and y + windows.reach_y < height
+            and x_ >= 0 and x_ + windows.reach_x < width
+            and start + end <= flat.size
+        ):  # fmt: skip
+            of, to = flat.ctypes.data + 4 * start, target.ctypes.data + 4 * at
+            for r in range(runs.shape[0]):
+                run_of = of + 4 * (runs[r, 0] * line + runs[r, 1])
+                for j in range(0, 4 * runs[r, 2], 4 * LANES):
+                    store(load(run_of + j), to + j)
+                to += 4 * runs[r, 2]
+        else:
+            for r in range(runs.shape[0]):
+                gather_clipped(
+                    flat, (image * height) * line, line, height, y + runs[r, 0],
+                    x_ * channels + runs[r, 1], runs[r, 2], target, at,
+                )  # fmt: skip
+                at += runs[r, 2]
         ox += 1
-        if ox == ow:
+        if ox == windows.ow:
             ox = 0
             oy += 1
             if oy == windows.oh:
@@ -158,52 +142,134 @@ def gather(
 
 
 @kernel
-def copy_panel(
-    dy: Array, first_row: int, n_rows: int, column: int, end: int, target: Array, at: int
-) -> None:
-    """dy (rows, N) -> a panel (n_rows, TILE_COLUMNS), zeros from column `end` on."""
-    count = min(TILE_COLUMNS, end - column)
-    for i in range(n_rows):
-        source, to = dy[first_row + i, column : column + count], target[at : at + TILE_COLUMNS]
-        for j in range(source.size):
-            to[j] = source[j]
-        to[count:] = 0
-        at += TILE_COLUMNS
+def gather_clipped(
+    flat: Array, image: int, line: int, height: int, y: int, column: int, count: int,
+    target: Array, at: int,
+) -> None:  # fmt: skip
+    """Copy a run that may lie outside its map in part or whole: zeros are there."""
+    low, high = min(max(0, -column), count), min(count, line - column)
+    if y < 0 or y >= height or low >= high:
+        zero_run(count, target, at)
+        return
+    zero_run(low, target, at)
+    copy_run(flat, image + y * line + column + low, high - low, target, at + low)
+    zero_run(count - high, target, at + high)
 
 
-def panels_of(w: Array) -> Array:
-    """Copy weights (KH, KW, C, N), any strides, to panels (N / TILE_COLUMNS, K, TILE_COLUMNS).
+@kernel
+def number(windows: Windows, shape: Pair, at: Pair, step: Pair, first: int, rows: Array) -> None:
+    """Where the outputs from `first` on are in an array of outputs: its pixels' numbers.
+
+    `shape` is the height and width of its maps; `at` and `step` say where the rectangle's
+    outputs are in a map.
+    """
+    row = first // windows.ow
+    image, ox = row // windows.oh, first - row * windows.ow
+    oy = row - image * windows.oh
+    for i in range(rows.size):
+        y, x = at[0] + oy * step[0], at[1] + ox * step[1]
+        rows[i] = (image * shape[0] + y) * shape[1] + x
+        ox += 1
+        if ox == windows.ow:
+            ox = 0
+            oy += 1
+            if oy == windows.oh:
+                oy = 0
+                image += 1
+
+
+@kernel
+def gather_panels(dy: Array, rows: Array, column: int, end: int, target: Array) -> None:
+    """Numbers `column` to `end` of some rows of dy, in panels as the register tile reads them.
+
+    dy (N, H, W, C) -> target (panels, at least so many rows, TILE_COLUMNS), zeros past the end.
+    """
+    flat, channels = dy.reshape(dy.size), dy.shape[3]
+    whole = (end - column) // TILE_COLUMNS
+    for i in range(rows.size):
+        start = rows[i] * channels + column
+        for panel in range(whole):
+            to = target[panel, i].ctypes.data
+            of = flat.ctypes.data + 4 * (start + panel * TILE_COLUMNS)
+            for j in range(0, 4 * TILE_COLUMNS, 4 * LANES):
+                store(load(of + j), to + j)
+        if column + whole * TILE_COLUMNS < end:
+            rest, to_rest = end - column - whole * TILE_COLUMNS, target[whole, i]
+            of_rest = flat[start + whole * TILE_COLUMNS : start + end - column]
+            for j in range(rest):
+                to_rest[j] = of_rest[j]
+            for j in range(rest, TILE_COLUMNS):
+                to_rest[j] = 0
+
+
+@kernel
+def scatter(sums: Array, rows: Array, y: Array, column: int, n_columns: int) -> None:
+    """sums (rows, >= n_columns) -> those rows of y (N, H, W, C), from `column` on."""
+    flat, channels = y.reshape(y.size), y.shape[3]
+    for i in range(rows.size):
+        start = rows[i] * channels + column
+        of, to = sums[i, :n_columns], flat[start : start + n_columns]
+        for j in range(to.size):
+            to[j] = of[j]
+
+
+def panels_of(w: Array, ys: range, xs: range, columns: range, *, turned: bool) -> Array:
+    """Copy weights to panels (N / TILE_COLUMNS, K, TILE_COLUMNS) for the register tile.
 
     Rows of a panel lie side by side, whereas rows of `w` may be a multiple of 4,096 bytes
     apart, which makes them push each other out of the first-level cache.
+
+    Parameters
+    ----------
+    w : ndarray of shape (KH, KW, Cin / groups, Cout)
+    ys, xs : range
+        Taps to take, in order.
+    columns : range
+        Output channels to take: those of a group.
+    turned : bool
+        False: N are the output channels, K = (taps, input channels). True, for the input
+        gradient: N are the input channels, K = (taps, output channels).
     """
-    k = w.shape[0] * w.shape[1] * w.shape[2]
-    panels = empty((-(-w.shape[3] // TILE_COLUMNS), k, TILE_COLUMNS), w.dtype)
-    pack_loop(w, panels, chunks(panels.shape[0] * w.shape[0] * w.shape[1]))
+    channels, n = (len(columns), w.shape[2]) if turned else (w.shape[2], len(columns))
+    n_panels, n_taps = -(-n // TILE_COLUMNS), len(ys) * len(xs)
+    panels = empty((n_panels, n_taps * channels, TILE_COLUMNS), w.dtype)
+    taps = np.array([(y, x) for y in ys for x in xs], np.int64).reshape(-1, 2)
+    # Eight panels at a time, so that the rows of w are read in long pieces.
+    at_once = 1 if turned else 8
+    n_chunks = chunks(-(-n_panels // at_once) * n_taps)
+    pack_loop(w, panels, taps, (columns.start, channels, n), turned, at_once, n_chunks)
     return panels
 
 
 @parallel
-def pack_loop(w: Array, panels: Array, n_chunks: int) -> None:
-    """Weights (KH, KW, C, N) -> panels (N / TILE_COLUMNS, KH * KW * C, TILE_COLUMNS)."""
-    kh, kw, channels, n = w.shape
-    transposed = w.strides[2] < w.strides[3]
-    parts = panels.shape[0] * kh * kw
+def pack_loop(
+    w: Array, panels: Array, taps: Array, cut: tuple[int, int, int], turned: bool, at_once: int,
+    n_chunks: int,
+) -> None:  # fmt: skip
+    """See `panels_of`; cut = (first output channel, K per tap, N)."""
+    first_column, channels, n = cut
+    n_taps = taps.shape[0]
+    parts = -(-panels.shape[0] // at_once) * n_taps
     for chunk in prange(n_chunks):
         for part in range(chunk * parts // n_chunks, (chunk + 1) * parts // n_chunks):
-            panel, tap = part // (kh * kw), part % (kh * kw)
-            low = panel * TILE_COLUMNS
-            count = min(TILE_COLUMNS, n - low)
+            first, tap = part // n_taps * at_once, part % n_taps
+            matrix = w[taps[tap, 0], taps[tap, 1]]
             # A block of channels at a time, so that cache lines are used up.
             for c in range(0, channels, 16):
-                block = w[tap // kw, tap % kw, c : c + 16, low : low + count]
-                out = panels[panel, tap * channels + c : tap * channels + c + block.shape[0]]
-                out[:, count:] = 0
-                if transposed:
-                    for j in range(count):
+                high = min(c + 16, channels)
+                for panel in range(first, min(first + at_once, panels.shape[0])):
+                    low = panel * TILE_COLUMNS
+                    count = min(TILE_COLUMNS, n - low)
+                    out = panels[panel, tap * channels + c : tap * channels + high]
+                    if count < TILE_COLUMNS:
+                        out[:, count:] = 0
+                    if turned:
+                        block = matrix[low : low + count, first_column + c : first_column + high]
+                        for j in range(block.shape[0]):
+                            for i in range(block.shape[1]):
+                                out[i, j] = block[j, i]
+                    else:
+                        block = matrix[c:high, first_column + low : first_column + low + count]
                         for i in range(block.shape[0]):
-                            out[i, j] = block[i, j]
-                else:
-                    for i in range(block.shape[0]):
-                        for j in range(count):
-                            out[i, j] = block[i, j]
+                            for j in range(block.shape[1]):
+                                out[i, j] = block[i, j]
