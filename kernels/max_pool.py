@@ -19,6 +19,18 @@ from .checks import Array, DTypeError, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
 from .memory import empty
+from .simd import (
+    VECTOR_BYTES,
+    load,
+    load_bytes,
+    splat_byte,
+    store,
+    store_bytes,
+    where_beaten,
+    where_equal,
+    whole_vectors,
+    zero,
+)
 from .windows import Pads, Pair, check_pooled, check_windows, out_shape, padded, shifted
 
 GRAIN = 1 << 14  # elements of the input that make a chunk worth a thread: about 5 microseconds
@@ -203,44 +215,51 @@ def pool_row(
     x: Array, a: int, size: Pair, stride: Pair, corner: Pair, y: Array, argmax: Array
 ) -> None:
     """x (H, W, C) -> y, argmax (OW, C): row `a` of the output."""
-    h, w, _ = x.shape
-    top = a * stride[0] - corner[0]
+    h, w, channels = x.shape
+    top, pixel_bytes = a * stride[0] - corner[0], x.itemsize * channels
+    whole = whole_vectors(x) if size == (2, 2) and 0 <= top <= h - 2 else 0
     for b in range(y.shape[0]):
-        left = b * stride[1] - corner[1]
-        best, where = y[b], argmax[b]
-        if size == (2, 2) and top >= 0 and left >= 0 and top + 2 <= h and left + 2 <= w:
-            above, below = x[top], x[top + 1]
-            pool_four(above[left], above[left + 1], below[left], below[left + 1], best, where)
-            continue
-        first_p, first_q = max(0, -top), max(0, -left)
-        origin = x[top + first_p, left + first_q]
-        position = np.uint8(first_p * size[1] + first_q)
-        for c in range(best.size):
-            best[c] = origin[c]
-            where[c] = position
-        for p in range(first_p, min(size[0], h - top)):
-            for q in range(first_q, min(size[1], w - left)):
-                pixel = x[top + p, left + q]
-                position = np.uint8(p * size[1] + q)
-                for c in range(best.size):
-                    v = pixel[c]
-                    take = (v > best[c]) | (v != v)
-                    best[c] = v if take else best[c]
-                    where[c] = position if take else where[c]
+        left, done = b * stride[1] - corner[1], 0
+        if whole > 0 and 0 <= left <= w - 2:
+            above = x.ctypes.data + (top * w + left) * pixel_bytes
+            below, y_at = above + w * pixel_bytes, y.ctypes.data + b * pixel_bytes
+            pool_four(above, below, pixel_bytes, whole, y_at, argmax.ctypes.data + b * channels)
+            done = whole >> 2
+        if done < channels:
+            best, where = y[b, done:], argmax[b, done:]
+            first_p, first_q = max(0, -top), max(0, -left)
+            origin = x[top + first_p, left + first_q, done:]
+            position = np.uint8(first_p * size[1] + first_q)
+            for c in range(best.size):
+                best[c] = origin[c]
+                where[c] = position
+            for p in range(first_p, min(size[0], h - top)):
+                for q in range(first_q, min(size[1], w - left)):
+                    pixel = x[top + p, left + q, done:]
+                    position = np.uint8(p * size[1] + q)
+                    for c in range(best.size):
+                        v = pixel[c]
+                        take = (v > best[c]) | (v != v)
+                        best[c] = v if take else best[c]
+                        where[c] = position if take else where[c]
 
 
 @kernel
-def pool_four(x0: Array, x1: Array, x2: Array, x3: Array, best: Array, where: Array) -> None:
-    """Four pixels (C,) of a 2x2 window -> best, where (C,): the winners of each row meet."""
-    for c in range(best.size):
-        v0, v1, v2, v3 = x0[c], x1[c], x2[c], x3[c]
-        right = (v1 > v0) | (v1 != v1)
-        above, p = v1 if right else v0, np.uint8(1) if right else np.uint8(0)
-        right = (v3 > v2) | (v3 != v3)
-        below, q = v3 if right else v2, np.uint8(3) if right else np.uint8(2)
-        lower = (below > above) | (below != below)
-        best[c] = below if lower else above
-        where[c] = q if lower else p
+def pool_four(above: int, below: int, pixel: int, whole: int, best: int, where: int) -> None:
+    """Pool a 2x2 window with whole vectors; the winners of its two rows meet.
+
+    All are addresses of rows of pixels, but `pixel`, the bytes of one, and `whole`, how many
+    of them vectors cover.
+    """
+    zeroth, first = splat_byte(np.uint8(0)), splat_byte(np.uint8(1))
+    second, third = splat_byte(np.uint8(2)), splat_byte(np.uint8(3))
+    for at in range(0, whole, VECTOR_BYTES):
+        v0, v1 = load(above + at), load(above + pixel + at)
+        v2, v3 = load(below + at), load(below + pixel + at)
+        top, p = where_beaten(v0, v1, v1, v0), where_beaten(v0, v1, first, zeroth)
+        bottom, q = where_beaten(v2, v3, v3, v2), where_beaten(v2, v3, third, second)
+        store(where_beaten(top, bottom, bottom, top), best + at)
+        store_bytes(where_beaten(top, bottom, q, p), where + (at >> 2))
 
 
 def backward_fused(
@@ -289,35 +308,51 @@ def unpool_row(
 
     The windows over a row are `a` with a * stride <= row + corner < a * stride + size.
     """
-    (oh, ow, _), w, place = dy.shape, dx.shape[0], row + corner[0]
-    zero = dx.dtype.type(0)
-    if size == (2, 2) and stride == (2, 2) and corner == (0, 0) and ow <= w // 2:
-        a = row // 2
-        if a < oh:
-            for b in range(ow):
-                unpool_two(dy[a, b], argmax[a, b], row % 2 * 2, dx[2 * b], dx[2 * b + 1])
-        dx[2 * ow if a < oh else 0 :] = zero
+    (oh, ow, channels), w, place = dy.shape, dx.shape[0], row + corner[0]
+    none = dx.dtype.type(0)
+    done = unpool_two(dy, argmax, row, size, stride, corner, dx)
+    if done == channels:
         return
-    dx[:] = zero
+    dx[:, done:] = none
     for a in range(max(0, (place - size[0]) // stride[0] + 1), min(oh, place // stride[0] + 1)):
         p = place - a * stride[0]
         for b in range(ow):
             left = b * stride[1] - corner[1]
-            dy_pixel, where = dy[a, b], argmax[a, b]
+            dy_pixel, where = dy[a, b, done:], argmax[a, b, done:]
             for q in range(max(0, -left), min(size[1], w - left)):
-                dx_pixel = dx[left + q]
+                dx_pixel = dx[left + q, done:]
                 position = np.uint8(p * size[1] + q)
                 for c in range(dx_pixel.size):
-                    dx_pixel[c] += dy_pixel[c] if where[c] == position else zero
+                    dx_pixel[c] += dy_pixel[c] if where[c] == position else none
 
 
 @kernel
-def unpool_two(dy: Array, where: Array, position: int, left: Array, right: Array) -> None:
-    """dy, where (C,) -> left, right (C,): two pixels of one row of a 2x2 window."""
-    zero, first, second = dy.dtype.type(0), np.uint8(position), np.uint8(position + 1)
-    for c in range(dy.size):
-        left[c] = dy[c] if where[c] == first else zero
-        right[c] = dy[c] if where[c] == second else zero
+def unpool_two(
+    dy: Array, argmax: Array, row: int, size: Pair, stride: Pair, corner: Pair, dx: Array
+) -> int:
+    """Do the channels that vectors cover where windows are 2x2 side by side; return how many.
+
+    Each pixel has one window at most, so nothing is added up: all are written once.
+    """
+    (oh, ow, channels), w, whole = dy.shape, dx.shape[0], whole_vectors(dx)
+    fits = size == (2, 2) and stride == (2, 2) and corner == (0, 0) and 2 * ow <= w
+    if not fits or whole == 0:
+        return 0
+    a, pixel = row // 2, dx.itemsize * channels
+    here = splat_byte(np.uint8(row % 2 * 2))
+    beside = splat_byte(np.uint8(row % 2 * 2 + 1))
+    windows = ow if a < oh else 0
+    for b in range(windows):
+        dy_at = dy.ctypes.data + (a * ow + b) * pixel
+        won_at = argmax.ctypes.data + (a * ow + b) * channels
+        left = dx.ctypes.data + 2 * b * pixel
+        for at in range(0, whole, VECTOR_BYTES):
+            g, winner = load(dy_at + at), load_bytes(won_at + (at >> 2))
+            store(where_equal(winner, here, g, zero()), left + at)
+            store(where_equal(winner, beside, g, zero()), left + pixel + at)
+    done = whole >> 2
+    dx[2 * windows :, :done] = 0
+    return done
 
 
 forward = Ladder(

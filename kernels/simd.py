@@ -7,7 +7,7 @@ in LLVM's language through llvmlite (imported here and in `tile` alone).
 `load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum` and
 the selects `where_...` work on vectors of `LANES` float32 values, which a kernel holds in
 plain variables; they cannot be put into tuples or arrays. `depthwise`, `batchnorm` and
-`max_pool` are written with them.
+`max_pool` are written with them. Max pooling also needs vectors of as many bytes.
 """
 
 from __future__ import annotations
@@ -66,21 +66,22 @@ _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 # Numba's base classes have no types that mypy could check these two against.
 class _VectorType(_types.Type):  # type: ignore[misc]
-    """Numba's name for a vector in a register."""
+    """Numba's name for a vector in a register; `llvm` is LLVM's type."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"float32x{LANES}")
+    def __init__(self, name: str, llvm: Any) -> None:
+        super().__init__(name=f"{name}x{LANES}")
+        self.llvm = llvm
 
 
 class _VectorModel(_datamodel.PrimitiveModel):  # type: ignore[misc]
     """A vector is passed around as LLVM's vector type."""
 
     def __init__(self, manager: Any, front_end_type: Any) -> None:
-        super().__init__(manager, front_end_type, _VECTOR)
+        super().__init__(manager, front_end_type, front_end_type.llvm)
 
 
 _register_model(_VectorType)(_VectorModel)
-_vector = _VectorType()
+_vector, _bytes = _VectorType("float32", _VECTOR), _VectorType("uint8", _BYTES)
 
 
 def declare(module: Any, name: str, returns: Any, arguments: list[Any]) -> Any:
@@ -204,45 +205,53 @@ def _where_positive(typing_context: Any, x: Any, a: Any, b: Any) -> Any:
 
 
 def _where_beaten(typing_context: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
-    """Return a where y > x or y is NaN and b elsewhere, lane by lane."""
+    """Return a where y > x or y is NaN and b elsewhere; a and b are bytes or numbers both."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, y, a, b = arguments
         beaten = builder.or_(builder.fcmp_ordered(">", y, x), builder.fcmp_unordered("uno", y, y))
         return builder.select(beaten, a, b)
 
-    return _vector(_vector, _vector, _vector, _vector), codegen
+    return a(_vector, _vector, a, a), codegen
 
 
 def _where_equal(typing_context: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
-    """Return a where x == y and b elsewhere, lane by lane."""
+    """Return numbers: a where the bytes x and y are equal, b elsewhere."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, y, a, b = arguments
-        return builder.select(builder.fcmp_ordered("==", x, y), a, b)
+        return builder.select(builder.icmp_unsigned("==", x, y), a, b)
 
-    return _vector(_vector, _vector, _vector, _vector), codegen
+    return _vector(_bytes, _bytes, _vector, _vector), codegen
+
+
+def _splat_byte(typing_context: Any, value: Any) -> Any:
+    """Return a vector of bytes that are all the same."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return spread(builder, arguments[0], _BYTES)
+
+    return _bytes(_types.uint8), codegen
 
 
 def _load_bytes(typing_context: Any, address: Any) -> Any:
-    """Read `LANES` bytes from an address as a vector of numbers 0 to 255."""
+    """Read `LANES` bytes from an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], _BYTES.as_pointer())
-        return builder.uitofp(builder.load(pointer, align=1), _VECTOR)
+        return builder.load(builder.inttoptr(arguments[0], _BYTES.as_pointer()), align=1)
 
-    return _vector(_types.int64), codegen
+    return _bytes(_types.int64), codegen
 
 
 def _store_bytes(typing_context: Any, vector: Any, address: Any) -> Any:
-    """Write a vector of whole numbers 0 to 255 as `LANES` bytes."""
+    """Write a vector of bytes to an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[1], _BYTES.as_pointer())
-        builder.store(builder.fptoui(arguments[0], _BYTES), pointer, align=1)
+        builder.store(arguments[0], pointer, align=1)
         return context.get_dummy_value()
 
-    return _types.void(_vector, _types.int64), codegen
+    return _types.void(_bytes, _types.int64), codegen
 
 
 def _prefetch(typing_context: Any, address: Any) -> Any:
@@ -274,6 +283,7 @@ maximum: Any = _intrinsic(_maximum)
 where_positive: Any = _intrinsic(_where_positive)
 where_beaten: Any = _intrinsic(_where_beaten)
 where_equal: Any = _intrinsic(_where_equal)
+splat_byte: Any = _intrinsic(_splat_byte)
 load_bytes: Any = _intrinsic(_load_bytes)
 store_bytes: Any = _intrinsic(_store_bytes)
 prefetch: Any = _intrinsic(_prefetch)

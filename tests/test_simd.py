@@ -15,7 +15,7 @@ NAN = np.float32(np.nan)
 
 
 @kernel
-def _each(a: Any, b: Any, c: Any, scalar: Any, y: Any) -> None:
+def _each(a: Any, b: Any, c: Any, scalar: Any, codes: Any, y: Any) -> None:
     """a, b, c (LANES,) -> y (11, LANES), a row per operation."""
     u, v, w = simd.load(a.ctypes.data), simd.load(b.ctypes.data), simd.load(c.ctypes.data)
     simd.store(simd.zero(), y[0].ctypes.data)
@@ -28,14 +28,17 @@ def _each(a: Any, b: Any, c: Any, scalar: Any, y: Any) -> None:
     simd.store(u, y[7].ctypes.data)
     simd.store(simd.subtract(u, v), y[8].ctypes.data)
     simd.store(simd.where_beaten(u, v, w, u), y[9].ctypes.data)
-    simd.store(simd.where_equal(u, v, w, u), y[10].ctypes.data)
+    byte = simd.splat_byte(np.uint8(7))
+    simd.store(simd.where_equal(byte, simd.load_bytes(codes.ctypes.data), v, w), y[10].ctypes.data)
     simd.prefetch(y.ctypes.data)
     simd.prefetch(0)
 
 
 @kernel
-def _copy_bytes(x: Any, y: Any) -> None:
-    simd.store_bytes(simd.load_bytes(x.ctypes.data), y.ctypes.data)
+def _beaten_bytes(a: Any, b: Any, x: Any, y: Any) -> None:
+    u, v = simd.load(a.ctypes.data), simd.load(b.ctypes.data)
+    other = simd.splat_byte(np.uint8(250))
+    simd.store_bytes(simd.where_beaten(u, v, other, simd.load_bytes(x.ctypes.data)), y.ctypes.data)
 
 
 def _drawn() -> tuple[Any, ...]:
@@ -48,23 +51,23 @@ def _drawn() -> tuple[Any, ...]:
 
 def test_operations_work_lane_by_lane() -> None:
     a, b, c = _drawn()
-    b[3] = a[3]
+    codes = np.arange(5, 5 + simd.LANES, dtype=np.uint8)
     y = np.empty((11, simd.LANES), np.float32)
-    _each(a, b, c, np.float32(1.5), y)
+    _each(a, b, c, np.float32(1.5), codes, y)
     exact = [0 * c, 0 * c + 1.5, a + b, a * b, None, np.maximum(a, b), np.where(a > 0, b, c), a]
-    exact += [a - b, np.where((b > a) | np.isnan(b), c, a), np.where(a == b, c, a)]
+    exact += [a - b, np.where((b > a) | np.isnan(b), c, a), np.where(codes == 7, b, c)]
     for got, want in zip(y, exact, strict=True):
         if want is not None:
             np.testing.assert_array_equal(got, want)
     np.testing.assert_allclose(y[4], a.astype(np.float64) * b + c, rtol=0, atol=1e-6)
 
 
-def test_bytes_come_and_go_as_numbers() -> None:
-    for first in range(0, 256, simd.LANES):
-        x = np.arange(first, first + simd.LANES, dtype=np.uint8)
-        y = np.full(simd.LANES + 1, 99, np.uint8)
-        _copy_bytes(x, y)
-        assert y.tolist() == [*x, 99]
+def test_bytes_are_chosen_lane_by_lane() -> None:
+    a, b, _ = _drawn()
+    x = np.arange(200, 200 + simd.LANES, dtype=np.uint8)
+    y = np.full(simd.LANES + 1, 99, np.uint8)
+    _beaten_bytes(a, b, x, y)
+    assert y.tolist() == [*np.where((b > a) | np.isnan(b), 250, x), 99]
 
 
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 33, 64])
