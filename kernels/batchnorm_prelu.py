@@ -376,6 +376,8 @@ def go_back(
         )
         other = row if i + 1 < rows else 0  # an odd last row is done twice, then stored
         for at in range(0, whole, VECTOR_BYTES):
+            prefetch(x_at + AHEAD + at)
+            prefetch(x_at + AHEAD + other + at)
             m, s = load(mean.ctypes.data + at), load(scale.ctypes.data + at)
             b, negative = load(beta.ctypes.data + at), load(slope.ctypes.data + at)
             per_x, constant = load(by_x.ctypes.data + at), load(shift.ctypes.data + at)

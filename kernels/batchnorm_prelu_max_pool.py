@@ -22,7 +22,7 @@ import numpy as np
 
 from . import batchnorm, max_pool, prelu
 from .batchnorm import BLOCK, as_rows, inverse_std, quiet
-from .batchnorm_prelu import activate, add_sums, check_given, go_back_in_place, spread
+from .batchnorm_prelu import activate, add_sums, check_given, go_back, spread
 from .checks import Array, check_array
 from .jit import chunks, kernel, max_threads, parallel, prange, thread_id
 from .ladder import Ladder, rung_of
@@ -214,8 +214,8 @@ def dx_loop(
     for chunk in prange(n_chunks):
         for i in range(chunk * images // n_chunks, (chunk + 1) * images // n_chunks):
             unpool_image(dy[i], argmax[i], size, stride, corner, dx[i])
-            rows = pixels(dx[i]), pixels(x[i])
-            go_back_in_place(*rows, mean, scale, beta, slope, by_x, shift)
+            dx_rows = pixels(dx[i])
+            go_back(dx_rows, pixels(x[i]), mean, scale, beta, slope, by_x, shift, dx_rows)
 
 
 forward = Ladder(

@@ -9,6 +9,7 @@ import pytest
 
 from minidnn.kernels import memory
 from tests import guarded
+from tests.guard_channels import CHANNELS, MAPS, ROWS, WINDOWS
 from tests.guard_products import EVEN, ODD
 from tests.processes import attempt, run
 
@@ -61,3 +62,8 @@ def test_one_byte_too_far_kills_the_process(at: str, offset: int, alive: bool) -
 def test_products_stay_inside_their_arrays_at_all_odd_sizes() -> None:
     done = run(sys.executable, "-m", "tests.guard_products")
     assert int(done.stdout) == 3 * (len(ODD) ** 3 + len(EVEN) ** 3 + len(ODD[::3]) ** 3)
+
+
+def test_batch_norm_and_pooling_stay_inside_their_arrays_for_all_channels() -> None:
+    done = run(sys.executable, "-m", "tests.guard_channels")
+    assert int(done.stdout) == (len(CHANNELS) + 5) * (5 * len(ROWS) + 2 * len(MAPS) * len(WINDOWS))

@@ -78,12 +78,14 @@ CASES["batchnorm.inference_backward"] = [
 ]
 
 
-def _with_slope(shape: tuple[int, ...], slopes: int, *, backward: bool) -> Any:
+def _with_slope(
+    shape: tuple[int, ...], slopes: int, *, backward: bool, value: float | None = None
+) -> Any:
     def args(rng: np.random.Generator) -> tuple[Any, ...]:
         x, (gamma, beta), slope = (
             signed(rng, *shape),
             _channels(rng, shape[-1]),
-            signed(rng, slopes),
+            signed(rng, slopes) if value is None else np.full(slopes, value),
         )
         rows = x.reshape(-1, shape[-1])
         if not backward:
@@ -94,22 +96,31 @@ def _with_slope(shape: tuple[int, ...], slopes: int, *, backward: bool) -> Any:
     return args
 
 
-FUSED = {name: (shape, shape[-1]) for name, shape in SHAPES.items()}
-FUSED["one_slope"] = ((2, 3, 5, 7), 1)
+FUSED: dict[str, tuple[tuple[int, ...], int, float | None]] = {
+    name: (shape, shape[-1], None) for name, shape in SHAPES.items()
+}
+FUSED["one_slope"] = ((2, 3, 5, 7), 1, None)
+# What ReLU, no activation, and leaky ReLU amount to.
+for _name, _value in (("zero", 0.0), ("one", 1.0), ("negative", -0.5), ("leaky", 0.01)):
+    FUSED[f"slope_{_name}"] = ((3, 4, 4, 17), 17, _value)
 CASES["batchnorm_prelu.forward"] = [
     Case(
-        name, _with_slope(*shape, backward=False), oracle.batchnorm_prelu, terms=1100, settings=EPS
+        name,
+        _with_slope(shape, slopes, backward=False, value=value),
+        oracle.batchnorm_prelu,
+        terms=1100,
+        settings=EPS,
     )
-    for name, shape in FUSED.items()
+    for name, (shape, slopes, value) in FUSED.items()
 ]
 CASES["batchnorm_prelu.backward"] = [
     Case(
         name,
-        _with_slope(*shape, backward=True),
+        _with_slope(shape, slopes, backward=True, value=value),
         oracle.batchnorm_prelu_backward,
         terms=1100,
         settings=EPS,
     )
-    for name, shape in FUSED.items()
+    for name, (shape, slopes, value) in FUSED.items()
     if name != "one_row"
 ]

@@ -34,6 +34,9 @@ WINDOWS = {
     "gaps": _window((2, 9, 9, 3), (2, 2), (4, 4), ceil_mode=True),
     "whole": _window((2, 3, 5, 7), (3, 5), (3, 5)),
     "1x1": _window((1, 1, 1, 1), (1, 1), (1, 1)),
+    "2x2_vectors_ceil": _window((2, 5, 7, 33), (2, 2), (2, 2), ceil_mode=True),
+    "2x2_vectors_pad1": _window((2, 5, 6, 35), (2, 2), (2, 2), (1, 1, 1, 1)),
+    "2x2_vectors_s1": _window((1, 4, 5, 48), (2, 2), (1, 1)),
     "many_images": _window((70, 4, 4, 3), (2, 2), (2, 2)),
 }
 
