@@ -102,7 +102,8 @@ def start(name: str, settings: Settings, weights: Path, found: dict[str, Any]) -
     env = {}
     if peer.cache and settings.cold:
         env[peer.cache] = str(weights.parent / f"{name}_cache")
-    for cache in ("cold", "warm") if env else ("warm",):
+    # A user's own cache may hold anything; a side that keeps none is always warm.
+    for cache in ("cold", "warm") if env else ("unknown" if peer.cache else "warm",):
         say(f"{name}: starting, batch {settings.batch}{', empty cache' * (cache == 'cold')}")
         side = Side(name, peer.module, *peer.arguments, threads=settings.threads, env=env)
         try:
@@ -229,7 +230,6 @@ def table(found: Mapping[str, Any], title: str) -> Table:
         if "failed" in side:
             rows.append([name, "failed"])
             continue
-        cold = side.get("first_cold_seconds")
         rows.append(
             [
                 name,
@@ -239,8 +239,10 @@ def table(found: Mapping[str, Any], title: str) -> Table:
                 f"{side['peak_memory']:.0f}",
                 f"{side['imported_memory']:.0f}",
                 f"{side['memory_ratio']:.2f}" if "memory_ratio" in side else "",
-                "" if cold is None else f"{cold:.1f} s",
-                f"{side['first_warm_seconds']:.1f} s",
+                *(
+                    f"{side[key]:.1f} s" if (key := f"first_{cache}_seconds") in side else ""
+                    for cache in ("cold", "warm")
+                ),
             ]
         )
     return Table(title, columns, rows)
