@@ -118,6 +118,17 @@ for _p in (POINTWISE[1], POINTWISE[5]):
     WORKLOADS.setdefault("pointwise.backward_weight", []).append(
         Workload(_label, normal(_product, _in), macs=_macs, terms=_m)
     )
+    WORKLOADS.setdefault("pointwise.forward_bias_prelu", []).append(
+        Workload(
+            _label,
+            normal(_in, _matrix, (_p.c_out,), (_p.c_out,)),
+            macs=_macs,
+            terms=_p.c_in,
+        )
+    )
+    WORKLOADS.setdefault("pointwise.forward_moments", []).append(
+        Workload(_label, normal(_in, _matrix), macs=_macs, terms=_m)
+    )
     for _name, _shapes, _terms in (
         ("nn", ((_m, _p.c_in), (_p.c_in, _p.c_out)), _p.c_in),
         ("nt", ((_m, _p.c_out), (_p.c_in, _p.c_out)), _p.c_out),

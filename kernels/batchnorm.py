@@ -313,18 +313,26 @@ def statistics_loop(x: Array, sums: Array, stats: Array) -> None:
 @kernel
 def add_statistics(x: Array, seen: int, sums: Array, stats: Array) -> None:
     """Add the rows of x (rows, C) to stats (2, C), which hold `seen` others; sums: scratch."""
-    total, squares = sums[0], sums[1]
-    mean, deviation = stats[0], stats[1]
     for start in range(0, x.shape[0], BLOCK):
         stop = min(start + BLOCK, x.shape[0])
         sum_differences(x[start:stop], sums)
-        origin = x[start]
-        n, before = np.float64(stop - start), np.float64(start + seen)
-        for c in range(origin.size):
-            t = np.float64(total[c])
-            delta = origin[c] + t / n - mean[c]
-            mean[c] += delta * (n / (n + before))
-            deviation[c] += squares[c] - t * t / n + delta * delta * (n * before / (n + before))
+        add_block(x[start], sums[0], sums[1], stop - start, start + seen, stats[0], stats[1])
+
+
+@kernel
+def add_block(
+    origin: Array, total: Array, squares: Array, rows: int, seen: int, mean: Array, deviation: Array
+) -> None:
+    """Add some rows to mean and deviation (C,), which hold `seen` others.
+
+    Total and squares (C,) are the sums of their differences from origin, squared or not.
+    """
+    n, before = np.float64(rows), np.float64(seen)
+    for c in range(mean.size):
+        t = np.float64(total[c])
+        delta = origin[c] + t / n - mean[c]
+        mean[c] += delta * (n / (n + before))
+        deviation[c] += squares[c] - t * t / n + delta * delta * (n * before / (n + before))
 
 
 @kernel

@@ -44,7 +44,7 @@ class DTypeError(InputError, TypeError):
 
 
 class LayoutError(InputError):
-    """An array is not C-contiguous; the kernels never copy silently."""
+    """An array is not C-contiguous, or not aligned; the kernels never copy silently."""
 
 
 def describe(a: object) -> str:
@@ -61,7 +61,7 @@ def check_array(
     *,
     like: Array | None = None,
 ) -> None:
-    """Raise unless `a` is a C-contiguous float array of the given shape.
+    """Raise unless `a` is a C-contiguous, aligned float array of the given shape.
 
     Parameters
     ----------
@@ -98,4 +98,9 @@ def check_array(
         raise LayoutError(
             f"{name}: expected a C-contiguous array, got strides {a.strides} "
             f"for shape {a.shape}; use np.ascontiguousarray({name})"
+        )
+    if not a.flags.aligned:
+        raise LayoutError(
+            f"{name}: expected an array aligned to its numbers of {a.itemsize} bytes, "
+            f"got one at address {a.ctypes.data:#x}; use {name}.copy()"
         )

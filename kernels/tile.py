@@ -6,6 +6,9 @@ is 14 rows by 2 vectors of 16 columns: 28 sums, 2 vectors of B and the broadcast
 32 registers. Each step of k loads 2 vectors and does 28 fused multiply-adds, so arithmetic,
 not memory, is the limit.
 
+`dot_tile_then` goes on with the tile before it is stored: bias, activation, and the sums that
+batch norm's statistics are made of, which would each be another pass over C.
+
 Tiles at the edge need no code of their own: rows past the end read the last row again and
 are not stored, columns past the end are masked off in loads and stores alike.
 """
@@ -125,8 +128,9 @@ class _Emitter:
         return spread(self.builder, self.builder.load(pointer, align=4), self.vector)
 
     def emit(self, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
-             k: Any, rows: Any, columns: Any, accumulate: Any, readable: Any) -> None:  # fmt: skip
-        """Write both loops and the stores; arguments as in `dot_tile`."""
+             k: Any, rows: Any, columns: Any, accumulate: Any, readable: Any,
+             *, epilogue: Any = ()) -> None:  # fmt: skip
+        """Write both loops, the epilogue if there is one, and the stores."""
         bld, tile = self.builder, self.tile
         masks = [self.mask(columns, v) for v in range(tile.vectors)]
         entry = bld.block
@@ -160,22 +164,21 @@ class _Emitter:
             for phis, row in zip(results, values, strict=True):
                 for phi, value in zip(phis, row, strict=True):
                     phi.add_incoming(value, block)
+        if epilogue:
+            results = self.emit_epilogue(results, masks, rows, *epilogue)
         self.emit_stores(results, c, c_row, masks, rows, columns, accumulate)
 
     def emit_loop(
         self, starts: Any, a_step: Any, b: Any, b_step: Any, k: Any, masks: Any, done: Any
     ) -> tuple[Any, Any]:
         """Write one loop over k; return its last block and the sums it ends with."""
-        bld, tile = self.builder, self.tile
+        bld = self.builder
         before, loop = bld.block, bld.function.append_basic_block("k_loop")
         bld.branch(loop)
         bld.position_at_end(loop)
         step, a_at, b_at = (bld.phi(_I64) for _ in range(3))
         sums = [[bld.phi(self.vector) for _ in masks] for _ in starts]
-        b_vectors = [
-            self.load(self.offset(b_at, ir.Constant(_I64, v * tile.lanes)), mask)
-            for v, mask in enumerate(masks)
-        ]
+        b_vectors = self.load_row(b_at, masks)
         new = []
         for start, row in zip(starts, sums, strict=True):
             a_value = self.scalar(self.offset(start, a_at))
@@ -196,6 +199,83 @@ class _Emitter:
                 phi.add_incoming(value, loop)
         bld.cbranch(bld.icmp_signed("<", next_step, k), loop, done)
         return loop, new
+
+    def emit_epilogue(
+        self, rows: Any, masks: Any, n_rows: Any, bias: Any, slope: Any, moments: Any, first: Any
+    ) -> Any:
+        """Return the rows with a bias added and activated; store their sums: what is asked for."""
+        bld = self.builder
+
+        def add_bias(rows: Any) -> Any:
+            of = self.load_row(bias, masks)
+            return [[bld.fadd(x, o) for x, o in zip(row, of, strict=True)] for row in rows]
+
+        def activate(rows: Any) -> Any:
+            slopes = self.load_row(slope, masks)
+            return [
+                [
+                    bld.select(bld.fcmp_ordered(">", x, self.zero), x, bld.fmul(x, s))
+                    for x, s in zip(row, slopes, strict=True)
+                ]
+                for row in rows
+            ]
+
+        rows = self.emit_if(bias, rows, add_bias)
+        rows = self.emit_if(slope, rows, activate)
+        with bld.if_then(bld.icmp_signed("!=", moments, ir.Constant(_I64, 0))):
+            whole = bld.icmp_signed("==", n_rows, ir.Constant(_I64, self.tile.rows))
+            with bld.if_else(whole) as (then, otherwise):
+                with then:
+                    self.emit_moments(rows, moments, first, None)
+                with otherwise:
+                    self.emit_moments(rows, moments, first, n_rows)
+        return rows
+
+    def emit_if(self, address: Any, rows: Any, change: Any) -> Any:
+        """Return the rows, changed if the address is not zero."""
+        bld = self.builder
+        before = bld.block
+        with bld.if_then(bld.icmp_signed("!=", address, ir.Constant(_I64, 0))):
+            changed = change(rows)
+            inside = bld.block
+        results = [[bld.phi(self.vector) for _ in row] for row in rows]
+        for phis, new_row, old_row in zip(results, changed, rows, strict=True):
+            for phi, new, old in zip(phis, new_row, old_row, strict=True):
+                phi.add_incoming(new, inside)
+                phi.add_incoming(old, before)
+        return results
+
+    def emit_moments(self, rows: Any, moments: Any, first: Any, n_rows: Any) -> None:
+        """Store the first row, the sum of all rows' differences from it, and that of squares."""
+        bld, everything = self.builder, ir.Constant(self.mask_type, [1] * self.tile.lanes)
+        fresh = bld.icmp_signed("!=", first, ir.Constant(_I64, 0))
+        for v, row in enumerate(rows[0]):
+            places = [
+                self.offset(
+                    moments, ir.Constant(_I64, place * self.tile.columns + v * self.tile.lanes)
+                )
+                for place in range(3)
+            ]
+            origin, total, squares = (
+                bld.select(fresh, start, self.load(place, everything))
+                for place, start in zip(places, (row, self.zero, self.zero), strict=True)
+            )
+            for m, row in enumerate(rows):
+                difference = bld.fsub(row[v], origin)
+                if n_rows is not None:
+                    exists = bld.icmp_signed("<", ir.Constant(_I64, m), n_rows)
+                    difference = bld.select(exists, difference, self.zero)
+                total = bld.fadd(total, difference)
+                squares = bld.call(self.fma, [difference, difference, squares])
+            for place, value in zip(places, (origin, total, squares), strict=True):
+                self.store(value, place, everything)
+
+    def load_row(self, address: Any, masks: Any) -> list[Any]:
+        """Load one number per column."""
+        return [
+            self.load(self.offset(address, ir.Constant(_I64, v * self.tile.lanes)), mask)
+            for v, mask in enumerate(masks)
+        ]
 
     def emit_stores(
         self, results: Any, c: Any, c_row: Any, masks: Any, rows: Any, columns: Any, accumulate: Any
@@ -269,4 +349,39 @@ def _dot_tile(
     return signature, codegen
 
 
+def _dot_tile_then(
+    typing_context: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
+    k: Any, rows: Any, columns: Any, readable: Any, bias: Any, slope: Any, moments: Any,
+    first: Any,
+) -> Any:  # fmt: skip
+    """Compute a tile as `dot_tile` does, and work on it before it leaves the registers.
+
+    All that follows the loop over k is chosen at run time and costs nothing where it is not
+    asked for: pass 0 for an address to leave it out.
+
+    Parameters
+    ----------
+    bias : int
+        Address of one number per column of the tile, to be added.
+    slope : int
+        Address of one number per column: what is not positive is multiplied by it (PReLU).
+    moments : int
+        Address of (3, TILE_COLUMNS) numbers about the rows seen: the first of them, the sum of
+        all differences from it, and the sum of their squares. Differences, because the square
+        of a large mean would drown the variance.
+    first : int
+        1 to begin with this tile's rows, 0 to add them to what the moments hold.
+    """
+    signature = _types.void(*[_types.int64] * 15)
+
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        *tile, readable, bias, slope, moments, first = arguments
+        plain = [*tile, ir.Constant(_I64, 0), readable]
+        _Emitter(builder, TILE).emit(*plain, epilogue=(bias, slope, moments, first))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 dot_tile: Any = _intrinsic(_dot_tile)
+dot_tile_then: Any = _intrinsic(_dot_tile_then)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidnn.kernels import gemm
+from minidnn.kernels import gemm, pointwise
 from minidnn.kernels.checks import Array
 from tests.guarded import guarded, guarded_allocations
 
@@ -27,6 +27,8 @@ def main() -> None:
     x = rng.standard_normal((40, 40)).astype(np.float32)
     for ladder in (gemm.nn, gemm.nt, gemm.tn):
         ladder(x, x)
+    pointwise.forward_moments(x, x)
+    pointwise.forward_bias_prelu(x, x, x[0], x[0])
     count = check(x, "end", ODD) + check(x, "end", EVEN) + check(x, "start", ODD[::3])
     print(count)
 
@@ -38,13 +40,18 @@ def check(x: Array, at: str, sizes: Sequence[int]) -> int:
         for m, n, k in itertools.product(sizes, repeat=3):
             a, b = guarded(x[:m, :k], at), guarded(x[-k:, -n:], at)
             want = a.astype(np.float64) @ b
+            nn = gemm.nn["simd"](a, b)
             for y in (
-                gemm.nn["simd"](a, b),
+                nn,
                 gemm.nt["simd"](a, guarded(b.T, at)),
                 gemm.tn["simd"](guarded(a.T, at), b),
             ):
                 assert np.abs(y - want).max() < 1e-4, (m, n, k, at)
                 count += 1
+            if k in (1, 5, 16):
+                vector = guarded(x[0, :n], at)
+                assert np.array_equal(nn, pointwise.forward_moments["simd"](a, b)[0])
+                pointwise.forward_bias_prelu["simd"](a, b, vector, vector)
     return count
 
 

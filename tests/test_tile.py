@@ -82,6 +82,48 @@ def test_writes_the_part_that_exists_and_nothing_else(
     assert (c[:, columns:] == 7).all()
 
 
+@kernel
+def _tile_then(
+    a: Any, b: Any, c: Any, rows: int, columns: int, bias: int, slope: int, moments: int, first: int
+) -> None:
+    """As `_tile`, with the addresses of an epilogue."""
+    tile.dot_tile_then(
+        a.ctypes.data, a.shape[1], 1, b.ctypes.data, b.shape[1], c.ctypes.data, c.shape[1],
+        a.shape[1], rows, columns, 0, bias, slope, moments, first,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("rows", [1, tile.TILE_ROWS - 1, tile.TILE_ROWS])
+@pytest.mark.parametrize("columns", [1, tile.TILE_COLUMNS - 1, tile.TILE_COLUMNS])
+def test_an_epilogue_does_what_it_is_asked_for_and_no_more(
+    rows: int, columns: int, biased: bool, activated: bool, summed: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((rows, 5), (5, columns)))
+    bias, slope = (rng.standard_normal(columns).astype(np.float32) for _ in range(2))
+    moments = np.full((4, tile.TILE_COLUMNS), 7, np.float32)
+    c = np.full((rows + 1, columns + 5), 7, np.float32)
+    want = a.astype(np.float64) @ b + biased * bias
+    want = np.where(want > 0, want, slope * want) if activated else want
+    for first in (1, 0):  # twice: the second adds to the sums of the first
+        _tile_then(
+            a, b, c, rows, columns,
+            biased * bias.ctypes.data, activated * slope.ctypes.data,
+            summed * moments.ctypes.data, first,
+        )  # fmt: skip
+    np.testing.assert_allclose(c[:rows, :columns], want, rtol=0, atol=1e-5)
+    assert (c[rows:] == 7).all()
+    assert (c[:, columns:] == 7).all()
+    difference = want - want[0]
+    sums = [want[0], 2 * difference.sum(axis=0), 2 * np.square(difference).sum(axis=0)]
+    if summed:
+        np.testing.assert_allclose(moments[:3, :columns], sums, rtol=1e-5, atol=1e-4)
+    assert (moments[3 * summed :] == 7).all()
+
+
 def test_nan_in_the_operands_comes_out_where_it_belongs() -> None:
     a = np.ones((3, 4), np.float32)
     b = np.ones((4, 5), np.float32)

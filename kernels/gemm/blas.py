@@ -65,7 +65,7 @@ def tn_blas(a: Array, b: Array) -> Array:
     (k, m), n = a.shape, b.shape[1]
     wanted = wanted_parts(k * m * n)
     outputs = tiles(m, n, min(wanted, max(1, m * n // BLAS_TILE**2)))
-    n_chunks = reduction_chunks(k, m * n, -(-wanted // len(outputs)))
+    n_chunks = reduction_chunks(k, m * n, -(-wanted // max(1, len(outputs))))
     reduction = cuts(k, n_chunks) or [slice(0, 0)]
     partial = empty((len(reduction), m, n), a.dtype)
     run_blas(

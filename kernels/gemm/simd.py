@@ -24,15 +24,25 @@ def nn_simd(a: Array, b: Array) -> Array:
         return nn_blas(a, b)
     (m, k), n = a.shape, b.shape[1]
     y = empty((m, n), a.dtype)
-    if k and k % ALIASING == 0:
-        padded = empty((m, k + 16), a.dtype)
-        copy_loop(a, padded, chunks(m))
-        a = padded
+    nn_simd_loop(unaliased(a), b, y, *parts_of(m, k, n))
+    return y
+
+
+def unaliased(a: Array) -> Array:
+    """Return a (M, K), or a wider copy of it where its rows would push each other out of L1."""
+    m, k = a.shape
+    if k == 0 or k % ALIASING:
+        return a
+    wider = empty((m, k + 16), a.dtype)
+    copy_loop(a, wider, chunks(m))
+    return wider
+
+
+def parts_of(m: int, k: int, n: int) -> tuple[int, int]:
+    """Return into how many parts to cut rows and columns of an (m, n) product of length k."""
     rows = max(1, ROWS_IN_L2 // max(1, k) // TILE_ROWS) * TILE_ROWS
     by_row = max(1, m // rows)
-    by_column = max(1, min(MAX_CHUNKS // by_row, -(-n // TILE_COLUMNS)))
-    nn_simd_loop(a, b, y, by_row, by_column)
-    return y
+    return by_row, max(1, min(MAX_CHUNKS // by_row, -(-n // TILE_COLUMNS)))
 
 
 @parallel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.cases import CASES, Case, drawn
 from tests.oracles import gemm as oracle
 
@@ -51,6 +53,15 @@ for family in ("linear", "pointwise"):
         Case(name, drawn((*lead, o), (*lead, i)), oracle.matrix_backward_weight, terms=32)
         for name, (lead, i, o) in ROWS.items()
     ]
+
+CASES["pointwise.forward_bias_prelu"] = [
+    Case(name, drawn((*lead, i), (i, o), (o,), (o,)), oracle.bias_prelu, terms=i + 1)
+    for name, (lead, i, o) in {**ROWS, "rows_cut": ((3000,), 150, 130)}.items()
+]
+CASES["pointwise.forward_moments"] = [
+    Case(name, drawn((*lead, i), (i, o)), oracle.moments, terms=max(i, int(np.prod(lead))))
+    for name, (lead, i, o) in {**ROWS, "rows_cut": ((3000,), 150, 130)}.items()
+]
 
 BIAS = {"n1_c1": (1, 1), "odd_c7": (2, 3, 5, 7), "c17_rows": (33, 17), "chunks": (300, 33)}
 CASES["bias.forward"] = [

@@ -45,3 +45,16 @@ def bias(x: Any, b: Any) -> Any:
 def bias_backward(dy: Any) -> Any:
     """All axes but the channels are summed over."""
     return dy.sum(axis=tuple(range(dy.ndim - 1)))
+
+
+def bias_prelu(x: Any, w: Any, b: Any, slope: Any) -> Any:
+    """What is not positive after the bias is multiplied by its channel's slope."""
+    y = bias(matrix(x, w), b)
+    return np.maximum(y, 0) + slope * np.minimum(y, 0)
+
+
+def moments(x: Any, w: Any) -> Any:
+    """The product, and over its rows the mean and the mean squared deviation."""
+    y = matrix(x, w)
+    rows = y.reshape(-1, y.shape[-1])
+    return y, rows.mean(axis=0), np.square(rows - rows.mean(axis=0)).mean(axis=0)
