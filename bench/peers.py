@@ -224,7 +224,7 @@ def infer(settings: Settings) -> dict[str, Any]:
 def table(found: Mapping[str, Any], title: str) -> Table:
     """Return one comparison as a table with a row per side."""
     columns = ["", "images/s", "ms", "minidnn / this", "peak MiB", "imports", "minidnn / this"]
-    columns += ["first, cold", "warm"]
+    columns += ["first, cold", "warm", "threads", "CPUs"]
     rows = []
     for name, side in found["sides"].items():
         if "failed" in side:
@@ -243,6 +243,8 @@ def table(found: Mapping[str, Any], title: str) -> Table:
                     f"{side[key]:.1f} s" if (key := f"first_{cache}_seconds") in side else ""
                     for cache in ("cold", "warm")
                 ),
+                str(side["threads"]),
+                ", ".join(map(str, side["affinity"] or ["any"])),
             ]
         )
     return Table(title, columns, rows)

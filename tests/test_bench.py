@@ -126,6 +126,8 @@ def test_training_is_held_against_the_best_mode_and_failures_stay_visible() -> N
             "peak_memory": memory,
             "imported_memory": 1.0,
             "first_warm_seconds": 2.0,
+            "threads": 2,
+            "affinity": [0, 1],
         }
 
     settings = peers.Settings("train", "quicknet", 128, 5, 2, ("eager_nchw", "eager_channels_last"))
@@ -142,7 +144,9 @@ def test_training_is_held_against_the_best_mode_and_failures_stay_visible() -> N
     assert met == [False, False, False, True]  # 1.5 of 2, 0.75 of 0.7, 31 s of 30, 2 s of 3
     assert peers.judged(found, "plain_cnn")[0].met
     found |= settings._asdict()
-    assert peers.table(found, "t").rows[-1] == ["compile_channels_last", "failed"]
+    rows = peers.table(found, "t").rows
+    assert rows[0][-4:] == ["31.0 s", "2.0 s", "2", "0, 1"]
+    assert rows[-1] == ["compile_channels_last", "failed"]
     assert peers.failures(found) == ["no compiler"]
 
 
