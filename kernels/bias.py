@@ -13,9 +13,10 @@ import numpy as np
 
 from .checks import Array, check_array
 from .jit import chunks, kernel, parallel, prange
-from .ladder import Ladder
+from .ladder import TABLE, Ladder, Rule
 from .memory import empty_like
 
+SMALL = 1 << 13  # elements; below, starting a parallel loop costs more than NumPy's whole pass
 # Rows that make a chunk of the sum worth a thread.
 ROWS = 64
 
@@ -128,3 +129,6 @@ backward = Ladder(
     numpy=backward_numpy,
     fused=backward_fused,
 )
+_small = "arrays so small that starting threads would cost more"
+TABLE["bias.forward"] = (Rule("numpy", lambda x, bias, out=None: x.size < SMALL, _small),)
+TABLE["bias.backward"] = (Rule("numpy", lambda dy: dy.size < SMALL, _small),)

@@ -4,10 +4,10 @@ Numba vectorises a loop over channels by itself, but it does not keep several su
 registers at once. What is here does: intrinsics, functions whose machine code we write out
 in LLVM's language through llvmlite (imported here and in `tile` alone).
 
-`load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum` and
-the selects `where_...` work on vectors of `LANES` float32 values, which a kernel holds in
-plain variables; they cannot be put into tuples or arrays. `depthwise`, `batchnorm` and
-`max_pool` are written with them. Max pooling also needs vectors of as many bytes.
+`load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum`,
+`total` and the selects `where_...` work on vectors of `LANES` float32 values, which a kernel
+holds in plain variables; they cannot be put into tuples or arrays. `depthwise`, `batchnorm`
+and `max_pool` are written with them. Max pooling also needs vectors of as many bytes.
 """
 
 from __future__ import annotations
@@ -194,6 +194,19 @@ def _maximum(typing_context: Any, a: Any, b: Any) -> Any:
     return _vector(_vector, _vector), codegen
 
 
+def _total(typing_context: Any, a: Any) -> Any:
+    """Return the sum of all lanes, a float32 number."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
+        function = declare(builder.module, name, _F32, [_F32, _VECTOR])
+        # Pairwise; without the flag the lanes would be added one after the other.
+        start = ir.Constant(_F32, -0.0)
+        return builder.call(function, [start, *arguments], fastmath=("reassoc",))
+
+    return _types.float32(_vector), codegen
+
+
 def _where_positive(typing_context: Any, x: Any, a: Any, b: Any) -> Any:
     """Return a where x > 0 and b elsewhere, also where x is NaN, lane by lane."""
 
@@ -280,6 +293,7 @@ subtract: Any = _intrinsic(_subtract)
 multiply: Any = _intrinsic(_multiply)
 multiply_add: Any = _intrinsic(_multiply_add)
 maximum: Any = _intrinsic(_maximum)
+total: Any = _intrinsic(_total)
 where_positive: Any = _intrinsic(_where_positive)
 where_beaten: Any = _intrinsic(_where_beaten)
 where_equal: Any = _intrinsic(_where_equal)

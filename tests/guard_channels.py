@@ -1,4 +1,4 @@
-"""Run batch norm and max pooling at all odd sizes, between unreadable pages.
+"""Run batch norm, max pooling and narrow linear layers at all odd sizes, between unreadable pages.
 
 ``python -m tests.guard_channels`` dies of a segmentation fault if a kernel goes too far, and
 prints how many results were right otherwise.
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.kernels import batchnorm, batchnorm_prelu, max_pool
+from minidnn.kernels import batchnorm, batchnorm_prelu, linear, max_pool
 from minidnn.kernels.checks import Array
 from tests.guarded import guarded, guarded_allocations, place
 
 CHANNELS = range(1, 41)
 ROWS = (1, 2, 3, 31, 34)
 MAPS = ((1, 1), (2, 2), (3, 5), (5, 4))
+SCORES = ((1, 1), (2, 5), (3, 7))  # rows and columns
 EPS: dict[str, Any] = {"eps": 1e-3}
 WINDOWS: tuple[dict[str, Any], ...] = (
     {"size": (2, 2), "stride": (2, 2), "pads": (0, 0, 0, 0), "ceil_mode": True},
@@ -39,9 +40,9 @@ def check(channels: int, at: str, *, compiled: bool = True) -> int:
     """Compare all results for that many channels, and return how many."""
     rng = np.random.default_rng(channels)
     if not compiled:
-        return normalise(rng, channels, at) + pool(rng, channels, at)
+        return normalise(rng, channels, at) + pool(rng, channels, at) + classify(rng, channels, at)
     with guarded_allocations(at):
-        return normalise(rng, channels, at) + pool(rng, channels, at)
+        return normalise(rng, channels, at) + pool(rng, channels, at) + classify(rng, channels, at)
 
 
 def agree(got: Any, want: Any) -> int:
@@ -81,7 +82,9 @@ def pool(rng: np.random.Generator, channels: int, at: str) -> int:
     """Check max pooling, whose positions are bytes."""
     count = 0
     for h, w in MAPS:
-        x = guarded(rng.standard_normal((2, h, w, channels)).astype(np.float32), at)
+        # Few different values, and some that are none: ties and NaN in most windows.
+        x = guarded(np.round(rng.standard_normal((2, h, w, channels))).astype(np.float32), at)
+        x[rng.random(x.shape) < 0.1] = np.nan
         for windows in WINDOWS:
             y, argmax = max_pool.forward["fused"](x, **windows)
             count += agree((y, argmax), max_pool.forward["numpy"](x, **windows))
@@ -89,6 +92,20 @@ def pool(rng: np.random.Generator, channels: int, at: str) -> int:
             args, settings = (dy, argmax), {**windows, "x_shape": x.shape}
             got = max_pool.backward["fused"](*args, **settings)
             count += agree(got, max_pool.backward["numpy"](*args, **settings))
+    return count
+
+
+def classify(rng: np.random.Generator, channels: int, at: str) -> int:
+    """Check the products of a linear layer with few outputs."""
+    count = 0
+    for rows, columns in SCORES:
+        x, w, dy = (
+            guarded(rng.standard_normal(shape).astype(np.float32), at)
+            for shape in ((rows, channels), (channels, columns), (rows, columns))
+        )
+        count += agree(linear.forward["few"](x, w), x @ w)
+        count += agree(linear.backward_input["few"](dy, w), dy @ w.T)
+        count += agree(linear.backward_weight["few"](dy, x), x.T @ dy)
     return count
 
 

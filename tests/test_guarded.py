@@ -9,7 +9,7 @@ import pytest
 
 from minidnn.kernels import memory
 from tests import guarded
-from tests.guard_channels import CHANNELS, MAPS, ROWS, WINDOWS
+from tests.guard_channels import CHANNELS, MAPS, ROWS, SCORES, WINDOWS
 from tests.guard_products import EVEN, ODD
 from tests.processes import attempt, run
 
@@ -64,6 +64,7 @@ def test_products_stay_inside_their_arrays_at_all_odd_sizes() -> None:
     assert int(done.stdout) == 3 * (len(ODD) ** 3 + len(EVEN) ** 3 + len(ODD[::3]) ** 3)
 
 
-def test_batch_norm_and_pooling_stay_inside_their_arrays_for_all_channels() -> None:
+def test_batch_norm_and_others_stay_inside_their_arrays_for_all_channels() -> None:
     done = run(sys.executable, "-m", "tests.guard_channels")
-    assert int(done.stdout) == (len(CHANNELS) + 5) * (5 * len(ROWS) + 2 * len(MAPS) * len(WINDOWS))
+    each = 5 * len(ROWS) + 2 * len(MAPS) * len(WINDOWS) + 3 * len(SCORES)
+    assert int(done.stdout) == (len(CHANNELS) + 5) * each

@@ -35,6 +35,11 @@ def _each(a: Any, b: Any, c: Any, scalar: Any, codes: Any, y: Any) -> None:
 
 
 @kernel
+def _total(a: Any) -> float:
+    return simd.total(simd.load(a.ctypes.data))  # type: ignore[no-any-return]
+
+
+@kernel
 def _beaten_bytes(a: Any, b: Any, x: Any, y: Any) -> None:
     u, v = simd.load(a.ctypes.data), simd.load(b.ctypes.data)
     other = simd.splat_byte(np.uint8(250))
@@ -60,6 +65,13 @@ def test_operations_work_lane_by_lane() -> None:
         if want is not None:
             np.testing.assert_array_equal(got, want)
     np.testing.assert_allclose(y[4], a.astype(np.float64) * b + c, rtol=0, atol=1e-6)
+
+
+def test_the_total_counts_every_lane_once() -> None:
+    a = 2.0 ** np.arange(simd.LANES).astype(np.float32)
+    assert _total(a) == 2**simd.LANES - 1
+    a[1] = NAN
+    assert np.isnan(_total(a))
 
 
 def test_bytes_are_chosen_lane_by_lane() -> None:

@@ -40,18 +40,19 @@ ROWS = {
     "map_n1_c1": ((1, 1, 1), 1, 1),
     "map_odd": ((2, 3, 5), 7, 17),
 }
-for family in ("linear", "pointwise"):
+CLASSES = {**ROWS, "few_columns": ((41,), 1030, 11), "many_columns": ((9,), 50, 40)}
+for family, sizes in (("linear", CLASSES), ("pointwise", ROWS)):
     CASES[f"{family}.forward"] = [
         Case(name, drawn((*lead, i), (i, o)), oracle.matrix, terms=i)
-        for name, (lead, i, o) in ROWS.items()
+        for name, (lead, i, o) in sizes.items()
     ]
     CASES[f"{family}.backward_input"] = [
         Case(name, drawn((*lead, o), (i, o)), oracle.matrix_backward_input, terms=o)
-        for name, (lead, i, o) in ROWS.items()
+        for name, (lead, i, o) in sizes.items()
     ]
     CASES[f"{family}.backward_weight"] = [
-        Case(name, drawn((*lead, o), (*lead, i)), oracle.matrix_backward_weight, terms=32)
-        for name, (lead, i, o) in ROWS.items()
+        Case(name, drawn((*lead, o), (*lead, i)), oracle.matrix_backward_weight, terms=41)
+        for name, (lead, i, o) in sizes.items()
     ]
 
 CASES["pointwise.forward_bias_prelu"] = [
