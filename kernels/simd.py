@@ -5,9 +5,9 @@ registers at once. What is here does: intrinsics, functions whose machine code w
 in LLVM's language through llvmlite (imported here and in `tile` alone).
 
 `load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum`,
-`total` and the selects `where_...` work on vectors of `LANES` float32 values, which a kernel
-holds in plain variables; they cannot be put into tuples or arrays. `depthwise`, `batchnorm`
-and `max_pool` are written with them. Max pooling also needs vectors of as many bytes.
+`total`, `highest` and the selects `where_...` work on vectors of `LANES` float32 values, which
+a kernel holds in plain variables; they cannot be put into tuples or arrays. `depthwise`,
+`batchnorm` and others are written with them. Max pooling also needs vectors of as many bytes.
 """
 
 from __future__ import annotations
@@ -207,6 +207,33 @@ def _total(typing_context: Any, a: Any) -> Any:
     return _types.float32(_vector), codegen
 
 
+def _highest(typing_context: Any, a: Any) -> Any:
+    """Return the largest of all lanes, a float32 number; NaN if one is."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = f"llvm.vector.reduce.fmaximum.v{LANES}f32"
+        function = declare(builder.module, name, _F32, [_VECTOR])
+        return builder.call(function, arguments, fastmath=("nsz",))
+
+    return _types.float32(_vector), codegen
+
+
+def _power_of_two(typing_context: Any, a: Any) -> Any:
+    """Return 2 ** n where a = 1.5 * 2 ** 23 + n, n from -126 to 127; for others some number.
+
+    A float32 of that size has n in its last bits; shifted to where exponents are, it is done.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), LANES)
+        bits = builder.bitcast(arguments[0], integers)
+        shifted = builder.shl(bits, ir.Constant(integers, [23] * LANES))
+        one = ir.Constant(integers, [0x3F800000] * LANES)
+        return builder.bitcast(builder.add(shifted, one), _VECTOR)
+
+    return _vector(_vector), codegen
+
+
 def _where_positive(typing_context: Any, x: Any, a: Any, b: Any) -> Any:
     """Return a where x > 0 and b elsewhere, also where x is NaN, lane by lane."""
 
@@ -294,6 +321,8 @@ multiply: Any = _intrinsic(_multiply)
 multiply_add: Any = _intrinsic(_multiply_add)
 maximum: Any = _intrinsic(_maximum)
 total: Any = _intrinsic(_total)
+highest: Any = _intrinsic(_highest)
+power_of_two: Any = _intrinsic(_power_of_two)
 where_positive: Any = _intrinsic(_where_positive)
 where_beaten: Any = _intrinsic(_where_beaten)
 where_equal: Any = _intrinsic(_where_equal)

@@ -7,7 +7,8 @@ t = (1 - s) * one_hot(label) + s / K   (Szegedy et al. 2016, section 7; PyTorch'
 |-------|---------------------------------------------------------------------------|
 | naive | the formula row by row, in float64, its largest logit taken off first     |
 | numpy | whole-array expressions                                                   |
-| fused | a row is read once for the maximum and once for the rest, all threads     |
+| fused | a row is read once for the maximum and once for exp in vectors; all       |
+|       | threads                                                                   |
 
 `forward` returns the loss (shape ()) and the probabilities, of which the gradient is made:
 dlogits = (p - t) / N. Taking off the maximum keeps exp in range for any finite logits. A
@@ -21,8 +22,36 @@ import numpy as np
 from .checks import Array, DTypeError, InputError, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
+from .simd import (
+    VECTOR_BYTES,
+    add,
+    highest,
+    load,
+    maximum,
+    multiply,
+    multiply_add,
+    power_of_two,
+    splat,
+    store,
+    subtract,
+    total,
+    where_positive,
+    whole_vectors,
+    zero,
+)
 
 GRAIN = 1 << 10  # logits that make a chunk worth a thread
+BLOCK = 64 * VECTOR_BYTES  # bytes of a row whose sums are kept in float32
+
+# exp(x) = 2 ** n * exp(r), n the whole number next to x / ln 2 and so |r| <= ln 2 / 2. ln 2 comes
+# in two parts, of which n times the first is exact; the coefficients of exp(r) are those of
+# its Taylor series, after the seventh term: what is left is below 2e-8.
+MAGIC = np.float32(1.5 * 2**23)  # added to a small number, it rounds that to a whole one
+PER_LN2 = np.float32(1 / np.log(2))
+LN2_HIGH = np.float32(0.693359375)
+LN2_LOW = np.float32(np.log(2) - 0.693359375)
+LEAST = np.float32(-87.0)  # below, exp(x) is less than 1.6e-38: taken to be zero
+C2, C3, C4, C5, C6, C7 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 
 
 def _check_labels(logits: Array, labels: Array, label_smoothing: float) -> None:
@@ -160,25 +189,74 @@ def fused_forward_loop(
     for chunk in prange(n_chunks):
         for row in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):
             z, p = logits[row], probs[row]
-            largest = z[0]
+            largest = largest_of(z)
+            whole, shifted = exponentials(z, largest, p)
+            share = p.dtype.type(1 / whole)
             for k in range(z.size):
-                largest = z[k] if z[k] > largest else largest
-            total, shifted = 0.0, 0.0
-            for k in range(z.size):
-                d = z[k] - largest
-                e = np.exp(d)
-                p[k] = e
-                total += e
-                shifted += d
-            for k in range(z.size):
-                p[k] /= total
-            log_total = np.log(total)
+                p[k] *= share
+            log_total = np.log(whole)
             loss = 0.0
             if smoothing > 0:
                 loss += smoothing * (log_total - shifted / classes)
             if smoothing < 1:
                 loss += (1 - smoothing) * (log_total - (z[labels[row]] - largest))
             losses[row] = loss
+
+
+@kernel
+def largest_of(z: Array) -> float:
+    """Return the largest of z (K,); NaN if there is one, or else the result of exp will be."""
+    whole = whole_vectors(z)
+    largest: float = z[0]
+    if whole > 0:
+        found = load(z.ctypes.data)
+        for at in range(VECTOR_BYTES, whole, VECTOR_BYTES):
+            found = maximum(found, load(z.ctypes.data + at))
+        largest = z.dtype.type(highest(found))
+    left = z[whole // z.itemsize :]
+    for k in range(left.size):
+        largest = left[k] if left[k] > largest else largest
+    return largest
+
+
+@kernel
+def exponentials(z: Array, largest: float, p: Array) -> tuple[float, float]:
+    """z (K,) -> p (K,) = exp(z - largest); return the sums of p and of z - largest."""
+    whole, total_p, total_d = whole_vectors(z), 0.0, 0.0
+    top = splat(np.float32(largest))
+    for start in range(0, whole, BLOCK):
+        sum_p, sum_d = zero(), zero()
+        for at in range(start, min(start + BLOCK, whole), VECTOR_BYTES):
+            d = subtract(load(z.ctypes.data + at), top)
+            e = exp_of_negative(d)
+            store(e, p.ctypes.data + at)
+            sum_p, sum_d = add(sum_p, e), add(sum_d, d)
+        total_p += np.float64(total(sum_p))
+        total_d += np.float64(total(sum_d))
+    rest, p_rest = z[whole // z.itemsize :], p[whole // z.itemsize :]
+    for k in range(rest.size):
+        d = rest[k] - largest
+        p_rest[k] = np.exp(d)
+        total_p += p_rest[k]
+        total_d += d
+    return total_p, total_d
+
+
+@kernel
+def exp_of_negative(x: object) -> object:
+    """Return exp(x) of a vector of numbers <= 0, -inf and NaN included."""
+    n_and_magic = multiply_add(x, splat(PER_LN2), splat(MAGIC))
+    n = subtract(n_and_magic, splat(MAGIC))
+    r = multiply_add(n, splat(-LN2_LOW), multiply_add(n, splat(-LN2_HIGH), x))
+    e = multiply_add(r, splat(C7), splat(C6))
+    e = multiply_add(r, e, splat(C5))
+    e = multiply_add(r, e, splat(C4))
+    e = multiply_add(r, e, splat(C3))
+    e = multiply_add(r, e, splat(C2))
+    e = multiply_add(multiply(r, r), e, add(r, splat(np.float32(1))))
+    result = multiply(e, power_of_two(n_and_magic))
+    # Not where x >= LEAST: a NaN is to stay one.
+    return where_positive(subtract(splat(LEAST), x), zero(), result)
 
 
 def backward_fused(dy: Array, probs: Array, labels: Array, *, label_smoothing: float) -> Array:

@@ -40,6 +40,16 @@ def _total(a: Any) -> float:
 
 
 @kernel
+def _highest(a: Any) -> float:
+    return simd.highest(simd.load(a.ctypes.data))  # type: ignore[no-any-return]
+
+
+@kernel
+def _powers(a: Any, y: Any) -> None:
+    simd.store(simd.power_of_two(simd.load(a.ctypes.data)), y.ctypes.data)
+
+
+@kernel
 def _beaten_bytes(a: Any, b: Any, x: Any, y: Any) -> None:
     u, v = simd.load(a.ctypes.data), simd.load(b.ctypes.data)
     other = simd.splat_byte(np.uint8(250))
@@ -72,6 +82,23 @@ def test_the_total_counts_every_lane_once() -> None:
     assert _total(a) == 2**simd.LANES - 1
     a[1] = NAN
     assert np.isnan(_total(a))
+
+
+def test_the_highest_lane_wins_and_nan_over_all() -> None:
+    for lane in range(simd.LANES):
+        a = -np.arange(5, 5 + simd.LANES, dtype=np.float32)
+        a[lane] = 3
+        assert _highest(a) == 3
+        a[lane] = NAN
+        assert np.isnan(_highest(a))
+
+
+def test_powers_of_two_are_exact() -> None:
+    for first in range(-126, 128 - simd.LANES):
+        n = np.arange(first, first + simd.LANES, dtype=np.float32)
+        y = np.empty(simd.LANES, np.float32)
+        _powers(n + np.float32(1.5 * 2**23), y)
+        assert (y == np.exp2(n)).all()
 
 
 def test_bytes_are_chosen_lane_by_lane() -> None:

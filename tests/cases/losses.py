@@ -15,6 +15,8 @@ ROWS = {
     "n1_c10": (1, 10, 1.0, 0.1),
     "c7": (5, 7, 3.0, 0.0),
     "c33": (17, 33, 3.0, 0.2),
+    "c1030": (3, 1030, 3.0, 0.1),
+    "c64_large": (4, 64, 30.0, 0.1),
     "chunks": (700, 10, 2.0, 0.1),
     "uniform_target": (4, 5, 2.0, 1.0),
     "large": (6, 10, 1e4, 0.0),
@@ -29,11 +31,15 @@ def _forward(n: int, classes: int, size: float) -> Any:
     return args
 
 
-def _impossible(rng: np.random.Generator) -> tuple[Any, ...]:
+def _impossible(classes: int) -> Any:
     """One class that cannot be (logit -inf) and is no row's label."""
-    logits = signed(rng, 5, 7)
-    logits[:, 3] = -np.inf
-    return logits, np.array([0, 1, 2, 4, 6])
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        logits = signed(rng, 5, classes)
+        logits[:, 3] = -np.inf
+        return logits, np.array([0, 1, 2, 4, 6])
+
+    return args
 
 
 def _backward(n: int, classes: int, size: float) -> Any:
@@ -54,7 +60,16 @@ CASES["softmax_xent.forward"] = [
         settings={"label_smoothing": smoothing},
     )
     for name, (n, classes, size, smoothing) in ROWS.items()
-] + [Case("impossible", _impossible, oracle.softmax_xent, 7, {"label_smoothing": 0.0})]
+] + [
+    Case(
+        f"impossible_{classes}",
+        _impossible(classes),
+        oracle.softmax_xent,
+        classes,
+        {"label_smoothing": 0.0},
+    )
+    for classes in (7, 35)
+]
 CASES["softmax_xent.backward"] = [
     Case(
         name,
