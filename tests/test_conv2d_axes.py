@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from minidnn.kernels.conv2d.axes import Axis, by_output, by_tap
 from tests import guarded
 from tests.cases import Case, load_cases
 from tests.closeness import assert_close
-from tests.guard_conv import COUNT
+from tests.guard_conv import COUNT, forget
 from tests.processes import run
 
 CASES = load_cases()
@@ -38,6 +39,16 @@ def _products(axis: Axis) -> list[tuple[int, int, int]]:
     ]
 
 
+@pytest.fixture
+def cut_everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every cut that saves a product look worth its while."""
+    monkeypatch.setattr(axes, "LOOP_STEPS", 0)
+    monkeypatch.setattr(axes, "VISIT_STEPS", 0)
+    forget()
+    yield
+    forget()
+
+
 @pytest.mark.parametrize("cut", [by_output, by_tap])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_cutting_leaves_the_products_with_pixels_and_no_others(cut: Any, size: int) -> None:
@@ -52,11 +63,8 @@ def test_cutting_leaves_the_products_with_pixels_and_no_others(cut: Any, size: i
 @pytest.mark.parametrize(
     ("name", "case"), [pytest.param(n, c, id=f"{n}-{c.name}") for n in DIRECTIONS for c in CASES[n]]
 )
-def test_cut_convolutions_agree_with_the_oracle(
-    name: str, case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(axes, "LOOP_STEPS", 0)
-    monkeypatch.setattr(axes, "VISIT_STEPS", 0)
+@pytest.mark.usefixtures("cut_everything")
+def test_cut_convolutions_agree_with_the_oracle(name: str, case: Case) -> None:
     args = [a.astype(np.float32) for a in case.args(np.random.default_rng(3))]
     want = case.oracle(*[a.astype(np.float64) for a in args], **case.settings)
     got = DIRECTIONS[name]["simd"](*args, **case.settings)

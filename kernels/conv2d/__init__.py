@@ -14,7 +14,7 @@ pads = (top, bottom, left, right). Output channel o belongs to group o // (Cout 
 |       | BLAS multiplies them; such parts, cut by shape alone, run side by side            |
 | simd  | the copies go straight to the register tile (`tile.dot_tile`): nothing is copied  |
 |       | twice, no tile ends with an image, and where it pays no zero is multiplied; types |
-|       | other than float32, and groups narrower than a vector, run blas                   |
+|       | other than float32, and outputs or groups too narrow for the tile, run blas       |
 
 The rungs numpy and blas multiply the zeros around a map like any pixel: beside an infinite or
 NaN number (0 * inf is NaN) they give NaN where the naive rung leaves the product out. The rung
@@ -24,7 +24,8 @@ The windows of a whole batch (KH * KW times the input) are never stored by the l
 A 1x1 convolution at stride 1 needs no copy in blas; one group per channel is `depthwise`.
 
 Each direction has a file of its own. They share `columns`, and the rung simd is made of
-`axes` (how a convolution is cut), `gather` (how operands are laid out) and `tiles` (the loops).
+`axes` and `plan` (how a convolution is cut), `gather` (how operands are laid out) and `tiles`
+(the loops).
 """
 
 from __future__ import annotations

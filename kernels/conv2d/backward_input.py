@@ -166,7 +166,7 @@ def simd(
     stride sets of pixels, each a convolution of dy, without a stride, with taps of its own.
     """
     cin, cout = w.shape[2], w.shape[3] // groups
-    if not share.fits_tile(dy, cin, cout, groups):
+    if not share.fits_tile(dy, cout, cin, groups):
         return blas(dy, w, size=size, stride=stride, pads=pads, dilation=dilation, groups=groups)
     dx = empty((len(dy), *size, cin * groups), dy.dtype)
     ys = _turned(size[0], w.shape[0], stride[0], pads[0], dilation[0])

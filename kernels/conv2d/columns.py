@@ -12,6 +12,7 @@ import numpy as np
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel
 from ..simd import LANES
+from ..tile import TILE_COLUMNS
 from ..windows import Pads, Pair
 
 # Elements of copied windows that stay in the second-level cache, and the fewest rows of them
@@ -48,9 +49,13 @@ def no_copy(kernel_size: Pair, stride: Pair, pads: Pads) -> bool:
     return kernel_size == (1, 1) == stride and not any(pads)
 
 
-def fits_tile(x: Array, cin: int, cout: int, groups: int) -> bool:
-    """Tell whether the register tile pays: float32, and groups that fill a vector."""
-    return x.dtype == np.float32 and (groups == 1 or min(cin, cout) >= LANES)
+def fits_tile(x: Array, n_in: int, n_out: int, groups: int) -> bool:
+    """Tell whether the register tile pays: float32, and channels of a group that fill half of it.
+
+    `n_in` channels of x make, with weights or gradients, sums for `n_out` channels.
+    """
+    filled = 2 * n_out >= TILE_COLUMNS and (groups == 1 or n_in >= LANES)
+    return x.dtype == np.float32 and filled
 
 
 def group_channels(cin: int, cout: int, groups: int) -> Iterator[tuple[range, range]]:

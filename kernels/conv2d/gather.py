@@ -9,8 +9,6 @@ written again by the next run, or is slack at the end of the scratch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ..checks import Array
@@ -19,60 +17,7 @@ from ..memory import empty
 from ..simd import LANES, load, store, zero
 from ..tile import TILE_COLUMNS
 from ..windows import Pair
-from .axes import Axis
-
-
-class Windows(NamedTuple):
-    """Where the windows of a rectangle of outputs are; flat, because Numba takes it that way.
-
-    Attributes
-    ----------
-    oh, ow : int
-        Height and width of the rectangle.
-    stride_y, stride_x : int
-    top, left : int
-        Pixel of the map where the first window starts; negative inside padding.
-    reach_y, reach_x : int
-        Pixels from the first of a window to the last.
-    """
-
-    oh: int
-    ow: int
-    stride_y: int
-    stride_x: int
-    top: int
-    left: int
-    reach_y: int
-    reach_x: int
-
-
-def windows_of(y: Axis, x: Axis) -> Windows:
-    """Return the windows of the outputs that two axes span."""
-    return Windows(
-        y.outputs, x.outputs, y.stride, x.stride, y.origin, x.origin, y.reach, x.reach
-    )  # fmt: skip
-
-
-def runs_of(y: Axis, x: Axis, all_channels: int, group: range, low: int, high: int) -> Array:
-    """List the contiguous pieces that numbers `low` to `high` of a window are made of.
-
-    The numbers of a window are in the order (taps of y, taps of x, channels of the group).
-
-    Returns
-    -------
-    ndarray of shape (runs, 3), int64
-        Row of the map, and number in that row, where a run starts, both counted from the
-        first pixel of the window; how long it is.
-    """
-    # With all channels and no dilation a row of the window is one run.
-    whole = x.dilation == 1 and len(group) == all_channels
-    per_row, length = (1, x.taps * len(group)) if whole else (x.taps, len(group))
-    runs = []
-    for run in range(low // length, -(-high // length)):
-        start, end = max(low - run * length, 0), min(high - run * length, length)
-        column = run % per_row * x.dilation * all_channels + group.start
-        runs.append((run // per_row * y.dilation, column + start, end - start))
-    return np.array(runs, np.int64)
+from .plan import Windows
 
 
 @kernel

@@ -6,7 +6,7 @@ whole batch as one long list of outputs, so small maps run at the speed of large
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -17,27 +17,17 @@ from ..memory import empty
 from ..simd import LANES, prefetch
 from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile
 from ..windows import Pair
-from .axes import Axis, cut_outputs, cut_taps
-from .gather import (
-    Windows,
-    gather,
-    gather_panels,
-    number,
-    runs_of,
-    scatter,
-    windows_of,
-)
+from .axes import Axis
+from .gather import gather, gather_panels, number, scatter
+from .plan import Windows, plan_outputs, plan_taps
 
 # Numbers of copied windows per block: half of a second-level cache of 1 MB.
 BLOCK = 1 << 17
-# Longest dot product before the sums are put down, so that a block has enough rows.
-LONGEST = 1200
 # Numbers of the weights that one part works on: they stay in the last-level cache.
 PART_OF_WEIGHTS = 1 << 21
-# Outputs whose products with their windows a tile of dw adds up in registers, and the rows
-# and columns of dw that one part works on.
+# Outputs whose products with their windows a tile of dw adds up in registers, and the columns
+# of dw that one part works on.
 OUTPUTS = 256
-GRADIENT_ROWS = 18 * TILE_ROWS
 GRADIENT_COLUMNS = 8 * TILE_COLUMNS
 
 
@@ -56,31 +46,14 @@ def convolve(
     group, columns : range
         Channels of x that are read, and of y that are written.
     """
-    kw, channels = axes[1].taps, len(group)
-    for rows, cols in cut_outputs(*axes, x.shape, channels, len(columns)):
-        if not (rows.taps and cols.taps):
-            y[:, rows.places, cols.places, columns.start : columns.stop] = 0
-            continue
-        # Stretches of the window that are stretches of the panels too: if all taps of a row
-        # take part, the whole window; otherwise a row.
-        first = (rows.first_tap * kw + cols.first_tap) * channels
-        if cols.taps == kw:
-            stretches = [(first, 0, rows.taps * kw * channels)]
+    for rows, cols, windows, runs, blocks in plan_outputs(*axes, x.shape, group, len(columns)):
+        if len(runs):
+            multiply(
+                x, panels, y, windows, runs, blocks,
+                (columns.start, len(columns)), (rows.at, cols.at), (rows.step, cols.step),
+            )  # fmt: skip
         else:
-            length = cols.taps * channels
-            stretches = [(first + i * kw * channels, i * length, length) for i in range(rows.taps)]
-        runs, blocks = [], []
-        for panel_row, low, length in stretches:
-            n = -(-length // LONGEST)
-            for b in range(n):
-                start, end = b * length // n, (b + 1) * length // n
-                runs.append(runs_of(rows, cols, x.shape[3], group, low + start, low + end))
-                n_runs = sum(map(len, runs))
-                blocks.append((n_runs - len(runs[-1]), n_runs, panel_row + start, end - start))
-        multiply(
-            x, panels, y, windows_of(rows, cols), np.concatenate(runs), np.array(blocks),
-            (columns.start, len(columns)), (rows.at, cols.at), (rows.step, cols.step),
-        )  # fmt: skip
+            y[:, rows.places, cols.places, columns.start : columns.stop] = 0
 
 
 def multiply(
@@ -123,42 +96,53 @@ def multiply_loop(
     sums (threads, outputs of a block, columns of a part): where the tiles go before they are
     copied to their places in y; no columns if y can be written to as it is.
     """
+    for turn in prange(parts[0] * parts[1]):
+        part: Any = np.int64(turn)  # typed first signed, then unsigned: compiled twice otherwise
+        thread = thread_id()
+        multiply_part(
+            x, panels, y, windows, runs, blocks, columns, at, step,
+            scratch[thread], sums[thread], numbers[thread], pitch, part, parts,
+        )  # fmt: skip
+
+
+@kernel
+def multiply_part(
+    x: Array, panels: Array, y: Array, windows: Windows, runs: Array, blocks: Array,
+    columns: Pair, at: Pair, step: Pair, scratch: Array, sums: Array, numbers: Array, pitch: int,
+    part: int, parts: Pair,
+) -> None:  # fmt: skip
+    """Compute some columns of some outputs: a part of `multiply_loop`."""
     by_row, by_column = parts
-    rows = numbers.shape[1]
+    column, row = part // by_row, part % by_row
+    rows, width, n_out = numbers.size, sums.shape[1], columns[1]
     n_panels, k, _ = panels.shape
-    n_out, width = columns[1], sums.shape[2]
+    left, right = column * n_panels // by_column, (column + 1) * n_panels // by_column
     outputs = x.shape[0] * windows.oh * windows.ow
     n_blocks = -(-outputs // rows)
-    for part in prange(by_row * by_column):
-        column, row = part // by_row, part % by_row
-        low, high = column * n_panels // by_column, (column + 1) * n_panels // by_column
-        own, own_sums = scratch[thread_id()], sums[thread_id()]
-        for b in range(row * n_blocks // by_row, (row + 1) * n_blocks // by_row):
-            count = min(rows, outputs - b * rows)
-            if width:
-                to, to_row = own_sums.ctypes.data, width
-            else:
-                to_row = y.shape[3]
-                to = y.ctypes.data + 4 * (b * rows * to_row + columns[0] + low * TILE_COLUMNS)
-            for block in range(blocks.shape[0]):
-                own_runs = runs[blocks[block, 0] : blocks[block, 1]]
-                panel_row, steps = blocks[block, 2], blocks[block, 3]
-                gather(x, windows, own_runs, b * rows, count, own, pitch)
-                for j in range(low, high):
-                    for i in range(0, count, TILE_ROWS):
-                        dot_tile(
-                            own.ctypes.data + 4 * i * pitch, pitch, 1,
-                            panels.ctypes.data + 4 * (j * k + panel_row) * TILE_COLUMNS,
-                            TILE_COLUMNS,
-                            to + 4 * (i * to_row + (j - low) * TILE_COLUMNS), to_row,
-                            steps, min(TILE_ROWS, count - i),
-                            min(TILE_COLUMNS, n_out - j * TILE_COLUMNS), block > 0, 1,
-                        )  # fmt: skip
-            if width:
-                start, end = low * TILE_COLUMNS, min(high * TILE_COLUMNS, n_out)
-                own_numbers = numbers[thread_id(), :count]
-                number(windows, y.shape[1:3], at, step, b * rows, own_numbers)
-                scatter(own_sums, own_numbers, y, columns[0] + start, end - start)
+    for b in range(row * n_blocks // by_row, (row + 1) * n_blocks // by_row):
+        count = min(rows, outputs - b * rows)
+        if width:
+            to, to_row = sums.ctypes.data, width
+        else:
+            to_row = y.shape[3]
+            to = y.ctypes.data + 4 * (b * rows * to_row + columns[0] + left * TILE_COLUMNS)
+        for block in range(blocks.shape[0]):
+            panel_row, steps = blocks[block, 2], blocks[block, 3]
+            own_runs = runs[blocks[block, 0] : blocks[block, 1]]
+            gather(x, windows, own_runs, b * rows, count, scratch, pitch)
+            for j in range(left, right):
+                for i in range(0, count, TILE_ROWS):
+                    dot_tile(
+                        scratch.ctypes.data + 4 * i * pitch, pitch, 1,
+                        panels.ctypes.data + 4 * (j * k + panel_row) * TILE_COLUMNS, TILE_COLUMNS,
+                        to + 4 * (i * to_row + (j - left) * TILE_COLUMNS), to_row,
+                        steps, min(TILE_ROWS, count - i),
+                        min(TILE_COLUMNS, n_out - j * TILE_COLUMNS), block > 0, 1,
+                    )  # fmt: skip
+        if width:
+            start, end = left * TILE_COLUMNS, min(right * TILE_COLUMNS, n_out)
+            number(windows, y.shape[1:3], at, step, b * rows, numbers[:count])
+            scatter(sums, numbers[:count], y, columns[0] + start, end - start)
 
 
 def sum_products(
@@ -175,35 +159,31 @@ def sum_products(
     group, columns : range
         Channels of x and of dy that take part.
     """
-    kw, channels, n = dw.shape[1], len(group), len(columns)
-    into = dw.reshape(-1, dw.shape[3])
-    for rows, cols in cut_taps(*axes, x.shape, channels, n, GRADIENT_ROWS):
-        first = (rows.first_tap * kw + cols.first_tap) * channels
-        k = rows.taps * cols.taps * channels
-        piece = into[first : first + k, columns.start : columns.stop]
-        outputs = len(x) * rows.outputs * cols.outputs
+    n, into = len(columns), dw.reshape(-1, dw.shape[3])
+    for rows, cols, windows, runs, starts, lows in plan_taps(*axes, x.shape, group, n):
+        first = (rows.first_tap * dw.shape[1] + cols.first_tap) * len(group)
+        k, pieces, outputs = int(lows[-1]), len(lows) - 1, len(x) * rows.outputs * cols.outputs
+        piece_of_dw = into[first : first + k, columns.start : columns.stop]
         if not outputs:
-            piece[:] = 0
+            piece_of_dw[:] = 0
             continue
-        pieces = -(-k // GRADIENT_ROWS)
-        lows = [b * k // pieces for b in range(pieces + 1)]
-        runs = [runs_of(rows, cols, x.shape[3], group, *part) for part in pairwise(lows)]
-        starts = np.cumsum([0, *map(len, runs)])
         by_column = -(-n // GRADIENT_COLUMNS)
         n_chunks = gemm.reduction_chunks(outputs, k * n, max(1, MAX_CHUNKS // by_column))
         n_chunks = 1 << n_chunks.bit_length() - 1
         # All pieces of a window in one part share what is read of dy; but some parts there are.
         by_row = min(pieces, -(-16 // (n_chunks * by_column)))
         pitch = -(-(-(-k // pieces) + TILE_ROWS) // LANES) * LANES + LANES
+        n_panels = -(-n // TILE_COLUMNS)
         partial = empty((n_chunks, k, n), x.dtype)
         sum_loop(
-            x, dy, partial, windows_of(rows, cols), np.concatenate(runs), starts, np.array(lows),
+            x, dy, partial, windows, runs, starts, lows,
             columns.start, (rows.at, cols.at), (by_row, by_column),
             empty((max_threads(), OUTPUTS * pitch + LANES), x.dtype), pitch,
-            empty((max_threads(), -(-n // TILE_COLUMNS), OUTPUTS + 1, TILE_COLUMNS), x.dtype),
+            # A row more, so that panels are not a multiple of 4,096 bytes apart.
+            empty((max_threads(), -(-n_panels // by_column), OUTPUTS + 1, TILE_COLUMNS), x.dtype),
             np.empty((max_threads(), OUTPUTS), np.int64),
         )  # fmt: skip
-        np.add.reduce(partial, axis=0, out=piece)
+        np.add.reduce(partial, axis=0, out=piece_of_dw)
 
 
 @parallel
@@ -216,29 +196,42 @@ def sum_loop(
 
     A piece of the window starts at run `starts[piece]` and at number `lows[piece]`.
     """
-    n_chunks, _, n = partial.shape
-    by_row, by_column = parts
-    pieces, n_panels, step = lows.size - 1, -(-n // TILE_COLUMNS), numbers.shape[1]
-    outputs = x.shape[0] * windows.oh * windows.ow
-    for part in prange(n_chunks * by_row * by_column):
-        chunk, cell = part // (by_row * by_column), part % (by_row * by_column)
-        row, column = cell // by_column, cell % by_column
-        own, own_panels = scratch[thread_id()], panels[thread_id()]
-        left = column * n_panels // by_column * TILE_COLUMNS
-        right = min(n, (column + 1) * n_panels // by_column * TILE_COLUMNS)
-        low, high = chunk * outputs // n_chunks, (chunk + 1) * outputs // n_chunks
-        for start in range(low, high, step):
-            count = min(step, high - start)
-            own_numbers = numbers[thread_id(), :count]
-            number(windows, dy.shape[1:3], at, (1, 1), start, own_numbers)
-            gather_panels(dy, own_numbers, first_column + left, first_column + right, own_panels)
-            for piece in range(row * pieces // by_row, (row + 1) * pieces // by_row):
-                own_runs = runs[starts[piece] : starts[piece + 1]]
-                gather(x, windows, own_runs, start, count, own, pitch)
-                sum_piece(
-                    own, pitch, own_panels, count, partial[chunk], lows[piece], lows[piece + 1],
-                    left, right, start > low,
-                )  # fmt: skip
+    by_cell = parts[0] * parts[1]
+    for turn in prange(partial.shape[0] * by_cell):
+        part: Any = np.int64(turn)  # typed first signed, then unsigned: compiled twice otherwise
+        thread = thread_id()
+        outputs = x.shape[0] * windows.oh * windows.ow
+        chunk, n_chunks = part // by_cell, partial.shape[0]
+        sum_part(
+            x, dy, partial[chunk], windows, runs, starts, lows, first_column, at,
+            chunk * outputs // n_chunks, (chunk + 1) * outputs // n_chunks, part % by_cell, parts,
+            scratch[thread], pitch, panels[thread], numbers[thread],
+        )  # fmt: skip
+
+
+@kernel
+def sum_part(
+    x: Array, dy: Array, dw: Array, windows: Windows, runs: Array, starts: Array, lows: Array,
+    first_column: int, at: Pair, low: int, high: int, cell: int, parts: Pair,
+    scratch: Array, pitch: int, panels: Array, numbers: Array,
+) -> None:  # fmt: skip
+    """Sum over the outputs `low` to `high`, for some rows and columns of dw."""
+    (by_row, by_column), n = parts, dw.shape[1]
+    pieces, n_panels, step = lows.size - 1, -(-n // TILE_COLUMNS), numbers.size
+    row, column = cell // by_column, cell % by_column
+    left = column * n_panels // by_column * TILE_COLUMNS
+    right = min(n, (column + 1) * n_panels // by_column * TILE_COLUMNS)
+    for start in range(low, high, step):
+        count = min(step, high - start)
+        number(windows, dy.shape[1:3], at, (1, 1), start, numbers[:count])
+        gather_panels(dy, numbers[:count], first_column + left, first_column + right, panels)
+        for piece in range(row * pieces // by_row, (row + 1) * pieces // by_row):
+            own_runs = runs[starts[piece] : starts[piece + 1]]
+            gather(x, windows, own_runs, start, count, scratch, pitch)
+            sum_piece(
+                scratch, pitch, panels, count, dw, lows[piece], lows[piece + 1],
+                left, right, start > low,
+            )  # fmt: skip
 
 
 @kernel

@@ -30,6 +30,31 @@ CONV: dict[str, tuple[tuple[int, ...], tuple[int, int], int, dict[str, Any]]] = 
     "per_channel_times2": ((1, 5, 6, 3), (3, 3), 6, {"groups": 3}),
     "rows_not_read": ((2, 7, 7, 2), (2, 2), 3, {"stride": (3, 3)}),
     "pads_wider_than_kernel": ((1, 2, 3, 2), (2, 2), 3, {"pads": (3, 2, 2, 4)}),
+    # Wide enough, on both sides, for the register tile of any CPU.
+    "tiles_n1_1x1_map": ((1, 1, 1, 16), (3, 3), 16, {"pads": (1, 1, 1, 1)}),
+    "tiles_stride2": ((2, 7, 6, 17), (3, 3), 18, {"stride": (2, 2), "pads": (1, 1, 1, 1)}),
+    "tiles_stride2_one_sided": (
+        (2, 6, 6, 16),
+        (3, 3),
+        33,
+        {"stride": (2, 2), "pads": (0, 1, 0, 1)},
+    ),
+    "tiles_uneven": (
+        (2, 7, 9, 19),
+        (2, 3),
+        20,
+        {"stride": (3, 2), "pads": (2, 0, 1, 3), "dilation": (2, 1)},
+    ),
+    "tiles_dilated": ((1, 9, 8, 16), (3, 3), 35, {"dilation": (2, 3), "pads": (1, 2, 3, 0)}),
+    "tiles_dilated_stride2": (
+        (1, 9, 8, 18),
+        (3, 2),
+        17,
+        {"dilation": (2, 3), "stride": (2, 3), "pads": (1, 2, 3, 0)},
+    ),
+    "tiles_groups": ((2, 5, 5, 34), (3, 3), 38, {"groups": 2, "pads": (1, 1, 1, 1)}),
+    "tiles_rows_not_read": ((2, 7, 7, 18), (2, 2), 16, {"stride": (3, 3)}),
+    "tiles_pads_wider_than_kernel": ((1, 2, 3, 16), (2, 2), 17, {"pads": (3, 2, 2, 4)}),
     "many_lines": ((3, 20, 20, 33), (3, 3), 100, {"pads": (1, 1, 1, 1)}),
 }
 
