@@ -9,8 +9,9 @@ not memory, is the limit.
 `dot_tile_then` goes on with the tile before it is stored: bias, activation, and the sums that
 batch norm's statistics are made of, which would each be another pass over C.
 
-Tiles at the edge need no code of their own: rows past the end read the last row again and
-are not stored, columns past the end are masked off in loads and stores alike.
+Tiles at the edge need little code of their own: rows past the end read the last row again and
+are not stored, columns past the end are masked off in loads and stores alike. Where few rows
+are left, a smaller tile wastes less: 64 rows are 4 tiles of 14 and one of 8.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ class Tile(NamedTuple):
         Rows of A and C.
     vectors : int
         Vectors of B and C side by side.
+    few : int
+        Rows of a smaller tile, for what is left at the bottom of a matrix.
     """
 
     lanes: int
     rows: int
     vectors: int
+    few: int
 
     @property
     def columns(self) -> int:
@@ -53,13 +57,13 @@ class Tile(NamedTuple):
 # Registers: 32 with AVX-512 and NEON, 16 otherwise; rows * vectors sums, `vectors` of B and
 # one broadcast of A must fit.
 TILES = {
-    "avx512": Tile(WIDTHS["avx512"], 14, 2),
-    "avx2": Tile(WIDTHS["avx2"], 6, 2),
-    "neon": Tile(WIDTHS["neon"], 8, 3),
-    "portable": Tile(WIDTHS["portable"], 6, 2),
+    "avx512": Tile(WIDTHS["avx512"], 14, 2, few=8),
+    "avx2": Tile(WIDTHS["avx2"], 6, 2, few=4),
+    "neon": Tile(WIDTHS["neon"], 8, 3, few=4),
+    "portable": Tile(WIDTHS["portable"], 6, 2, few=4),
 }
 TILE = TILES[ISA]
-TILE_ROWS, TILE_COLUMNS = TILE.rows, TILE.columns  # kernels read plain numbers
+TILE_ROWS, TILE_COLUMNS, FEW_ROWS = TILE.rows, TILE.columns, TILE.few  # for kernels to read
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -134,29 +138,32 @@ class _Emitter:
         bld, tile = self.builder, self.tile
         masks = [self.mask(columns, v) for v in range(tile.vectors)]
         entry = bld.block
-        whole, edge, done = (
-            bld.function.append_basic_block(name) for name in ("whole", "edge", "done")
+        some, small, many, whole, edge, done = (
+            bld.function.append_basic_block(name)
+            for name in ("some", "small", "many", "whole", "edge", "done")
         )
-        full = bld.icmp_signed("!=", readable, ir.Constant(_I64, 0))
-        empty = bld.icmp_signed("<=", k, ir.Constant(_I64, 0))
-        choose = bld.function.append_basic_block("choose")
-        bld.cbranch(empty, done, choose)
-        bld.position_at_end(choose)
-        bld.cbranch(full, whole, edge)
+        bld.cbranch(bld.icmp_signed("<=", k, ir.Constant(_I64, 0)), done, some)
+        bld.position_at_end(some)
+        bld.cbranch(bld.icmp_signed("<=", rows, ir.Constant(_I64, tile.few)), small, many)
+        bld.position_at_end(many)
+        bld.cbranch(bld.icmp_signed("!=", readable, ir.Constant(_I64, 0)), whole, edge)
 
         ends = [(entry, [[self.zero] * tile.vectors] * tile.rows)]
         everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
         bld.position_at_end(whole)
         starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(tile.rows)]
         ends.append(self.emit_loop(starts, a_step, b, b_step, k, everything, done))
-        bld.position_at_end(edge)
-        last = bld.sub(rows, ir.Constant(_I64, 1))
-        starts = []
-        for m in range(tile.rows):
-            here = ir.Constant(_I64, m)
-            clamped = bld.select(bld.icmp_signed("<", here, last), here, last)
-            starts.append(self.offset(a, bld.mul(clamped, a_row)))
-        ends.append(self.emit_loop(starts, a_step, b, b_step, k, masks, done))
+        for place, height in ((edge, tile.rows), (small, tile.few)):
+            bld.position_at_end(place)
+            last = bld.sub(rows, ir.Constant(_I64, 1))
+            starts = []
+            for m in range(height):
+                here = ir.Constant(_I64, m)
+                clamped = bld.select(bld.icmp_signed("<", here, last), here, last)
+                starts.append(self.offset(a, bld.mul(clamped, a_row)))
+            block, sums = self.emit_loop(starts, a_step, b, b_step, k, masks, done)
+            missing = [[self.zero] * tile.vectors] * (tile.rows - height)
+            ends.append((block, [*sums, *missing]))
 
         bld.position_at_end(done)
         results = [[bld.phi(self.vector) for _ in masks] for _ in range(tile.rows)]

@@ -62,6 +62,8 @@ def _tile(a: Any, b: Any, c: Any, rows: int, columns: int, add: int, readable: b
         (1, tile.TILE_COLUMNS),
         (2, tile.TILE.lanes + 1),
         (tile.TILE_ROWS, 1),
+        (tile.FEW_ROWS, tile.TILE_COLUMNS - 1),
+        (tile.FEW_ROWS + 1, tile.TILE_COLUMNS),
         (tile.TILE_ROWS - 1, tile.TILE_COLUMNS - 1),
         (tile.TILE_ROWS, tile.TILE_COLUMNS),
     ],
@@ -172,15 +174,17 @@ def test_inner_loop_is_multiply_adds_on_whole_registers_without_spills(
     chosen, assembly = _compiled_for(isa, tmp_path)
     assert chosen == isa
     shape, loops = tile.TILES[isa], inner_loops(assembly)
-    assert len(loops) == 2, "expected the loop for whole tiles and the one for edges"
+    assert len(loops) == 3, "expected loops for whole tiles, for edges, and for few rows"
     # Edges mask their loads, and with 16 registers the masks do not all fit.
     whole = [loop for loop in loops if not any("vmask" in line or "{%k" in line for line in loop)]
     assert len(whole) == 1
     assert spills(whole[0]) == []
+    counts = []
     for loop in loops:
         fused = [line for line in loop if re.match(rf"vfmadd\d+ps\s.*%{register}\d+$", line)]
-        assert len(fused) == shape.rows * shape.vectors
+        counts.append(len(fused))
         assert not [line for line in loop if line.startswith("call")]
+    assert sorted(counts) == [n * shape.vectors for n in (shape.few, shape.rows, shape.rows)]
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..checks import Array
-from ..jit import MAX_CHUNKS, run_blas
+from ..jit import MAX_CHUNKS, chunks, parallel, prange, run_blas
 from ..memory import empty
 
 # About 0.5 ms of work; smaller parts lose to waking threads up.
@@ -18,6 +18,8 @@ BLAS_TILE = 192
 SHORTEST_REDUCTION = 1024
 # Partial outputs of a split reduction take at most this many elements (16 MB).
 MAX_PARTIAL = 1 << 22
+# Elements of a sum of partial outputs that are worth a thread; such a part stays in L1.
+GRAIN = 1 << 12
 
 
 def cuts(n: int, parts: int) -> list[slice]:
@@ -85,4 +87,25 @@ def reduction_chunks(k: int, outputs: int, wanted: int) -> int:
 
 def add_up(partial: Array) -> Array:
     """Sum over the first axis in order; the only chunk is returned as it is."""
-    return partial[0] if len(partial) == 1 else np.asarray(np.add.reduce(partial, axis=0))
+    total: Array = partial[0]
+    if len(partial) == 1:
+        return total
+    total = empty(partial.shape[1:], partial.dtype)
+    flat = partial.reshape(len(partial), -1)
+    add_up_loop(flat, total.reshape(-1), chunks(total.size, GRAIN))
+    return total
+
+
+@parallel
+def add_up_loop(partial: Array, total: Array, n_chunks: int) -> None:
+    """Partial (parts, size) -> total (size,)."""
+    size = total.size
+    for chunk in prange(n_chunks):
+        low, high = chunk * size // n_chunks, (chunk + 1) * size // n_chunks
+        out, first = total[low:high], partial[0, low:high]
+        for i in range(out.size):
+            out[i] = first[i]
+        for part in range(1, partial.shape[0]):
+            row = partial[part, low:high]
+            for i in range(out.size):
+                out[i] += row[i]

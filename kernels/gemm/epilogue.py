@@ -13,7 +13,7 @@ from ..checks import Array
 from ..jit import kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
 from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile_then
-from .simd import parts_of, unaliased
+from .simd import fetch_below, parts_of, room_for, set_apart, tile_height
 
 # Rows whose sums are float32: eight tiles, each summed by itself. Error grows as with 22 rows.
 BLOCK = 8 * TILE_ROWS
@@ -24,17 +24,21 @@ def multiply_activate(
     a: Array, b: Array, y: Array, left: int, right: int, bias: Array, slope: Array
 ) -> None:
     """As `multiply`, then add bias (N,) and multiply what is not positive by slope (N,)."""
-    m, n = y.shape
-    for j in range(left * TILE_COLUMNS, min(right * TILE_COLUMNS, n), TILE_COLUMNS):
-        for i in range(0, m, TILE_ROWS):
+    (m, n), i = y.shape, 0
+    while i < m:
+        rows = tile_height(m - i)
+        for jt in range(left, right):
+            j = jt * TILE_COLUMNS
+            fetch_below(a, y, i, jt, left, right)
             dot_tile_then(
                 a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
                 b.ctypes.data + 4 * j, n,
                 y.ctypes.data + 4 * (i * n + j), n,
-                b.shape[0], min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j),
+                b.shape[0], rows, min(TILE_COLUMNS, n - j),
                 i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
                 bias.ctypes.data + 4 * j, slope.ctypes.data + 4 * j, 0, 0,
             )  # fmt: skip
+        i += rows
 
 
 @kernel
@@ -44,44 +48,52 @@ def multiply_moments(
     """As `multiply`, and add the rows of y to stats (2, N), which hold `seen` others.
 
     stats[0] is the mean, stats[1] the sum of squared deviations from it, both float64; sums
-    (3, TILE_COLUMNS) float32 is scratch.
+    (at least right, 3, TILE_COLUMNS) float32 is scratch.
     """
-    m, n = y.shape
-    for j in range(left * TILE_COLUMNS, min(right * TILE_COLUMNS, n), TILE_COLUMNS):
-        mean, deviation = stats[0, j : j + TILE_COLUMNS], stats[1, j : j + TILE_COLUMNS]
-        for start in range(0, m, BLOCK):
-            stop = min(start + BLOCK, m)
-            for i in range(start, stop, TILE_ROWS):
-                dot_tile_then(
-                    a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
-                    b.ctypes.data + 4 * j, n,
-                    y.ctypes.data + 4 * (i * n + j), n,
-                    b.shape[0], min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j),
-                    i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
-                    0, 0, sums.ctypes.data, i == start,
-                )  # fmt: skip
-            add_block(sums[0], sums[1], sums[2], stop - start, seen + start, mean, deviation)
+    (m, n), i = y.shape, 0
+    while i < m:
+        rows, start = tile_height(m - i), i // BLOCK * BLOCK
+        for jt in range(left, right):
+            j = jt * TILE_COLUMNS
+            fetch_below(a, y, i, jt, left, right)
+            dot_tile_then(
+                a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
+                b.ctypes.data + 4 * j, n,
+                y.ctypes.data + 4 * (i * n + j), n,
+                b.shape[0], rows, min(TILE_COLUMNS, n - j),
+                i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
+                0, 0, sums[jt].ctypes.data, i == start,
+            )  # fmt: skip
+        i += rows
+        if i == m or i == start + BLOCK:
+            for jt in range(left, right):
+                own, columns = sums[jt], stats[:, jt * TILE_COLUMNS : (jt + 1) * TILE_COLUMNS]
+                add_block(own[0], own[1], own[2], i - start, seen + start, columns[0], columns[1])
 
 
 def nn_activate(a: Array, b: Array, bias: Array, slope: Array) -> Array:
     """Return prelu(a (M, K) @ b (K, N) + bias (N,)) with slope (N,), all float32."""
     y = empty((a.shape[0], b.shape[1]), a.dtype)
-    activate_loop(unaliased(a), b, y, bias, slope, *parts_of(len(a), *b.shape))
+    activate_loop(a, b, y, bias, slope, *parts_of(len(a), *b.shape), room_for(a, TILE_ROWS))
     return y
 
 
 @parallel
 def activate_loop(
-    a: Array, b: Array, y: Array, bias: Array, slope: Array, by_row: int, by_column: int
-) -> None:
-    """See `nn_activate`; in by_row * by_column parts."""
+    a: Array, b: Array, y: Array, bias: Array, slope: Array, by_row: int, by_column: int,
+    room: Array,
+) -> None:  # fmt: skip
+    """See `nn_activate`; cut as in `nn_simd_loop`."""
     row_tiles, column_tiles = -(-y.shape[0] // TILE_ROWS), -(-y.shape[1] // TILE_COLUMNS)
     for part in prange(by_row * by_column):
-        row, column = part // by_column, part % by_column
+        row, column, own = part // by_column, part % by_column, room[thread_id()]
         top = row * row_tiles // by_row * TILE_ROWS
-        bottom = (row + 1) * row_tiles // by_row * TILE_ROWS
+        bottom = min((row + 1) * row_tiles // by_row * TILE_ROWS, y.shape[0])
         left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        multiply_activate(a[top:bottom], b, y[top:bottom], left, right, bias, slope)
+        step = own.shape[0] if own.size else max(1, bottom - top)
+        for i in range(top, bottom, step):
+            rows, out = set_apart(a[i : min(i + step, bottom)], own), y[i : min(i + step, bottom)]
+            multiply_activate(rows, b, out, left, right, bias, slope)
 
 
 def nn_moments(a: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -89,21 +101,28 @@ def nn_moments(a: Array, b: Array) -> tuple[Array, Array, Array]:
     y = empty((a.shape[0], b.shape[1]), a.dtype)
     by_row, by_column = parts_of(len(a), *b.shape)
     stats = np.zeros((by_row, 2, b.shape[1]))
-    sums = np.empty((max_threads(), 3, TILE_COLUMNS), np.float32)
-    moments_loop(unaliased(a), b, y, sums, stats, by_column)
+    sums = empty((max_threads(), -(-b.shape[1] // TILE_COLUMNS), 3, TILE_COLUMNS), np.float32)
+    moments_loop(a, b, y, sums, stats, by_column, room_for(a, BLOCK))
     tiles = np.arange(by_row + 1) * -(-len(y) // TILE_ROWS) // by_row
     return y, *combine(stats, np.diff(np.minimum(tiles * TILE_ROWS, len(y))))
 
 
 @parallel
-def moments_loop(a: Array, b: Array, y: Array, sums: Array, stats: Array, by_column: int) -> None:
-    """See `nn_moments`; stats (by_row, 2, N) from zero, sums (threads, 3, TILE_COLUMNS) scratch."""
+def moments_loop(
+    a: Array, b: Array, y: Array, sums: Array, stats: Array, by_column: int, room: Array
+) -> None:
+    """See `nn_moments`; cut as in `nn_simd_loop`.
+
+    stats (by_row, 2, N) from zero; sums (threads, column tiles, 3, TILE_COLUMNS) is scratch.
+    """
     by_row = len(stats)
     row_tiles, column_tiles = -(-y.shape[0] // TILE_ROWS), -(-y.shape[1] // TILE_COLUMNS)
     for part in prange(by_row * by_column):
-        row, column = part // by_column, part % by_column
+        row, column, own = part // by_column, part % by_column, room[thread_id()]
         top = row * row_tiles // by_row * TILE_ROWS
-        bottom = (row + 1) * row_tiles // by_row * TILE_ROWS
+        bottom = min((row + 1) * row_tiles // by_row * TILE_ROWS, y.shape[0])
         left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        own = sums[thread_id()]
-        multiply_moments(a[top:bottom], b, y[top:bottom], left, right, 0, own, stats[row])
+        step = own.shape[0] if own.size else max(1, bottom - top)
+        for i in range(top, bottom, step):
+            rows, out = set_apart(a[i : min(i + step, bottom)], own), y[i : min(i + step, bottom)]
+            multiply_moments(rows, b, out, left, right, i - top, sums[thread_id()], stats[row])

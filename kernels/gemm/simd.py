@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from ..checks import Array
-from ..jit import MAX_CHUNKS, chunks, kernel, parallel, prange
+from ..jit import MAX_CHUNKS, chunks, kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
-from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile
+from ..simd import prefetch
+from ..tile import FEW_ROWS, TILE_COLUMNS, TILE_ROWS, dot_tile
 from .blas import add_up, nn_blas, nt_blas, reduction_chunks, tn_blas, wanted_parts
 
-# A part of a product works on rows that stay in L2: so many elements of `a`.
-ROWS_IN_L2 = 1 << 16
-# Steps of a reduction between two visits of an output tile: so many rows of `b` stay in L1.
-STEPS_IN_L1 = 256
+# A part of a product works on so many elements of `a`: about 1 ms of work at 128 columns.
+PART_OF_A = 1 << 16
+# An output block of a reduction stays in L2: so many columns of tiles side by side.
+COLUMNS_IN_L2 = 8
+# Steps of a reduction between two visits of an output tile, while its block fits L2 and not.
+STEPS, LONG_STEPS, BLOCK_IN_L2 = 128, 256, 1 << 17
 # Rows a multiple of 4,096 bytes apart fall into the same sets of L1 and push each other out.
 ALIASING = 1024
+LINE = 64  # bytes of a cache line
+BLOCK = 16  # numbers in one
 
 
 def nn_simd(a: Array, b: Array) -> Array:
@@ -24,69 +29,96 @@ def nn_simd(a: Array, b: Array) -> Array:
         return nn_blas(a, b)
     (m, k), n = a.shape, b.shape[1]
     y = empty((m, n), a.dtype)
-    nn_simd_loop(unaliased(a), b, y, *parts_of(m, k, n))
+    nn_simd_loop(a, b, y, *parts_of(m, k, n), room_for(a, TILE_ROWS))
     return y
 
 
-def unaliased(a: Array) -> Array:
-    """Return a (M, K), or a wider copy of it where its rows would push each other out of L1."""
-    m, k = a.shape
-    if k == 0 or k % ALIASING:
-        return a
-    wider = empty((m, k + 16), a.dtype)
-    copy_loop(a, wider, chunks(m))
-    return wider
+def room_for(a: Array, rows: int) -> Array:
+    """Return room, per thread, to set rows of a apart that push each other out of L1."""
+    width = a.shape[1] + BLOCK if a.shape[1] % ALIASING == 0 else 0
+    return empty((max_threads(), rows, width), a.dtype)
 
 
 def parts_of(m: int, k: int, n: int) -> tuple[int, int]:
     """Return into how many parts to cut rows and columns of an (m, n) product of length k."""
-    rows = max(1, ROWS_IN_L2 // max(1, k) // TILE_ROWS) * TILE_ROWS
+    rows = max(1, PART_OF_A // max(1, k) // TILE_ROWS) * TILE_ROWS
     by_row = max(1, m // rows)
     return by_row, max(1, min(MAX_CHUNKS // by_row, -(-n // TILE_COLUMNS)))
 
 
 @parallel
-def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int) -> None:
-    """a (M, K or wider), b (K, N) -> y (M, N), in by_row * by_column parts."""
+def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int, room: Array) -> None:
+    """a (M, K), b (K, N) -> y (M, N), in by_row * by_column parts; room as from `room_for`."""
     row_tiles, column_tiles = -(-y.shape[0] // TILE_ROWS), -(-y.shape[1] // TILE_COLUMNS)
     for part in prange(by_row * by_column):
-        row, column = part // by_column, part % by_column
-        top, bottom = row * row_tiles // by_row, (row + 1) * row_tiles // by_row
+        row, column, own = part // by_column, part % by_column, room[thread_id()]
+        top = row * row_tiles // by_row * TILE_ROWS
+        bottom = min((row + 1) * row_tiles // by_row * TILE_ROWS, y.shape[0])
         left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        multiply(
-            a[top * TILE_ROWS : bottom * TILE_ROWS],
-            b,
-            y[top * TILE_ROWS : bottom * TILE_ROWS],
-            left,
-            right,
-        )
+        step = own.shape[0] if own.size else max(1, bottom - top)
+        for i in range(top, bottom, step):
+            rows = a[i : min(i + step, bottom)]
+            multiply(set_apart(rows, own), b, y[i : min(i + step, bottom)], left, right)
+
+
+@kernel
+def set_apart(a: Array, room: Array) -> Array:
+    """Return a copy of a (rows, K) in room (at least rows, wider); a itself if there is none."""
+    if room.size == 0:
+        return a
+    for i in range(a.shape[0]):
+        a_row, copy = a[i], room[i]
+        for k in range(a_row.size):
+            copy[k] = a_row[k]
+    return room[: a.shape[0]]
 
 
 @kernel
 def multiply(a: Array, b: Array, y: Array, left: int, right: int) -> None:
-    """a (M, K or wider) @ b (K, N) -> tile columns left .. right - 1 of y (M, N)."""
-    m, n = y.shape
-    for jt in range(left, right):
-        for i in range(0, m, TILE_ROWS):
+    """a (M, K or wider) @ b (K, N) -> tile columns left .. right - 1 of y (M, N).
+
+    A tile's rows of a stay in L1 while b, in L2 or L3, passes by. What the next rows of tiles
+    read and write is asked for meanwhile, so that memory works while the sums do.
+    """
+    (m, n), i = y.shape, 0
+    while i < m:
+        rows = tile_height(m - i)
+        for jt in range(left, right):
             j = jt * TILE_COLUMNS
+            fetch_below(a, y, i, jt, left, right)
             dot_tile(
                 a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
                 b.ctypes.data + 4 * j, n,
                 y.ctypes.data + 4 * (i * n + j), n,
-                b.shape[0], min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j), 0,
+                b.shape[0], rows, min(TILE_COLUMNS, n - j), 0,
                 i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
             )  # fmt: skip
+        i += rows
 
 
-@parallel
-def copy_loop(a: Array, padded: Array, n_chunks: int) -> None:
-    """a (M, K) -> the first K columns of padded (M, wider)."""
-    rows = a.shape[0]
-    for chunk in prange(n_chunks):
-        for i in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            a_row, padded_row = a[i], padded[i]
-            for k in range(a_row.size):
-                padded_row[k] = a_row[k]
+@kernel
+def tile_height(left: int) -> int:
+    """Return how many rows to take when so many are left: 16 are two tiles of 8, not 14 and 2."""
+    few = TILE_ROWS < left <= 2 * FEW_ROWS
+    return FEW_ROWS if few else min(TILE_ROWS, left)
+
+
+@kernel
+def fetch_below(a: Array, y: Array, i: int, jt: int, left: int, right: int) -> None:
+    """Ask for the tile of y below (i, jt), and for this tile's share of the rows of a below."""
+    row, y_row = 4 * a.shape[1], 4 * y.shape[1]
+    share = -(-TILE_ROWS // (right - left))
+    fetch(a.ctypes.data + (i + TILE_ROWS + (jt - left) * share) * row, share, row, row)
+    to = y.ctypes.data + (i + TILE_ROWS) * y_row + 4 * jt * TILE_COLUMNS
+    fetch(to, TILE_ROWS, y_row, 4 * TILE_COLUMNS)
+
+
+@kernel
+def fetch(address: int, rows: int, row: int, size: int) -> None:
+    """Ask for the first `size` bytes of some rows, `row` bytes apart; they need not exist."""
+    for start in range(address, address + rows * row, row):
+        for line in range(start, start + size, LINE):
+            prefetch(line)
 
 
 def nt_simd(a: Array, b: Array) -> Array:
@@ -99,25 +131,37 @@ def nt_simd(a: Array, b: Array) -> Array:
 def transpose(b: Array) -> Array:
     """Return a contiguous copy of b.T."""
     transposed = empty(b.shape[::-1], b.dtype)
-    transpose_loop(b, transposed, chunks(len(b), 16))
+    scratch = empty((max_threads(), BLOCK, BLOCK), b.dtype)
+    transpose_loop(b, transposed, scratch, chunks(len(b), BLOCK))
     return transposed
 
 
 @parallel
-def transpose_loop(b: Array, transposed: Array, n_chunks: int) -> None:
-    """b (N, K) -> transposed (K, N); 16 columns at a time, so that cache lines are used up."""
+def transpose_loop(b: Array, transposed: Array, scratch: Array, n_chunks: int) -> None:
+    """b (N, K) -> transposed (K, N).
+
+    Blocks go through scratch, so that b is read and transposed written by whole cache lines:
+    lines that are visited twice are gone from L1 in between where rows push each other out.
+    """
     rows, columns = b.shape
     for chunk in prange(n_chunks):
+        block = scratch[thread_id()]
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        for k in range(0, columns, 16):
-            block, out = b[low:high, k : k + 16], transposed[k : k + 16, low:high]
-            for i in range(block.shape[0]):
-                for j in range(block.shape[1]):
-                    out[j, i] = block[i, j]
+        for top in range(low, high, BLOCK):
+            for left in range(0, columns, BLOCK):
+                height, width = min(BLOCK, high - top), min(BLOCK, columns - left)
+                for i in range(height):
+                    b_row, block_row = b[top + i, left : left + width], block[i]
+                    for j in range(b_row.size):
+                        block_row[j] = b_row[j]
+                for j in range(width):
+                    out = transposed[left + j, top : top + height]
+                    for i in range(out.size):
+                        out[i] = block[i, j]
 
 
 def tn_simd(a: Array, b: Array) -> Array:
-    """Read a down its columns, as it lies; split a long reduction, or else the columns of y.
+    """Read a down its columns, as it lies; split a long reduction, or else y.
 
     Partial sums of the chunks of the reduction are added in order.
     """
@@ -125,21 +169,26 @@ def tn_simd(a: Array, b: Array) -> Array:
         return tn_blas(a, b)
     (k, m), n = a.shape, b.shape[1]
     n_chunks = reduction_chunks(k, m * n, wanted_parts(k * m * n))
-    by_column = max(1, min(MAX_CHUNKS // n_chunks, -(-n // TILE_COLUMNS)))
+    by_column = max(1, -(-n // TILE_COLUMNS) // COLUMNS_IN_L2)
+    by_row = max(1, min(MAX_CHUNKS // (2 * n_chunks * by_column), m // (4 * TILE_ROWS)))
     partial = empty((n_chunks, m, n), a.dtype)
-    tn_simd_loop(a, b, partial, by_column)
+    tn_simd_loop(a, b, partial, by_row, by_column)
     return add_up(partial)
 
 
 @parallel
-def tn_simd_loop(a: Array, b: Array, partial: Array, by_column: int) -> None:
-    """a (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_column parts."""
-    n_chunks, column_tiles = len(partial), -(-partial.shape[2] // TILE_COLUMNS)
-    for part in prange(n_chunks * by_column):
-        chunk, column = part // by_column, part % by_column
+def tn_simd_loop(a: Array, b: Array, partial: Array, by_row: int, by_column: int) -> None:
+    """a (K, M), b (K, N) -> partial (chunks, M, N), in chunks * by_row * by_column parts."""
+    n_chunks, m, n = partial.shape
+    row_tiles, column_tiles = -(-m // TILE_ROWS), -(-n // TILE_COLUMNS)
+    for part in prange(n_chunks * by_row * by_column):
+        chunk, output = part // (by_row * by_column), part % (by_row * by_column)
+        row, column = output // by_column, output % by_column
         low, high = chunk * a.shape[0] // n_chunks, (chunk + 1) * a.shape[0] // n_chunks
+        top = row * row_tiles // by_row * TILE_ROWS
+        bottom = min(m, (row + 1) * row_tiles // by_row * TILE_ROWS)
         left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        multiply_transposed(a[low:high], b[low:high], partial[chunk], left, right, False)
+        add_outer(a[low:high], b[low:high], partial[chunk], top, bottom, left, right, False)
 
 
 @kernel
@@ -147,19 +196,39 @@ def multiply_transposed(
     a: Array, b: Array, y: Array, left: int, right: int, accumulate: bool
 ) -> None:
     """a (K, M).T @ b (K, N) -> tile columns left .. right - 1 of y (M, N), or added to them."""
-    (k, m), n = a.shape, b.shape[1]
-    for start in range(0, max(k, 1), STEPS_IN_L1):
-        steps = min(STEPS_IN_L1, k - start)
-        last = start + steps - 1
-        for jt in range(left, right):
-            for i in range(0, m, TILE_ROWS):
+    add_outer(a, b, y, 0, y.shape[0], left, right, accumulate)
+
+
+@kernel
+def add_outer(
+    a: Array, b: Array, y: Array, top: int, bottom: int, left: int, right: int, accumulate: bool
+) -> None:
+    """As `multiply_transposed`, for rows top .. bottom - 1 of y."""
+    (k, m), n, columns = a.shape, b.shape[1], TILE_COLUMNS * (right - left)
+    longest = STEPS if (bottom - top) * columns <= BLOCK_IN_L2 else LONG_STEPS
+    tiles = (-(-(bottom - top) // TILE_ROWS)) * (right - left)
+    for start in range(0, max(k, 1), longest):
+        steps = min(longest, k - start)
+        last, coming, share, i = start + steps - 1, start + steps, -(-steps // tiles), top
+        while i < bottom:
+            rows = tile_height(bottom - i)
+            for jt in range(left, right):
                 j = jt * TILE_COLUMNS
+                # The next steps' rows, a few per tile.
+                fetch(a.ctypes.data + 4 * (coming * m + top), share, 4 * m, 4 * (bottom - top))
+                fetch(
+                    b.ctypes.data + 4 * (coming * n + TILE_COLUMNS * left),
+                    share,
+                    4 * n,
+                    4 * columns,
+                )
+                coming += share
                 dot_tile(
                     a.ctypes.data + 4 * (start * m + i), 1, m,
                     b.ctypes.data + 4 * (start * n + j), n,
                     y.ctypes.data + 4 * (i * n + j), n,
-                    steps, min(TILE_ROWS, m - i), min(TILE_COLUMNS, n - j),
-                    accumulate or start > 0,
+                    steps, rows, min(TILE_COLUMNS, n - j), accumulate or start > 0,
                     # Reading on past the end of a row is harmless while rows follow.
                     last * m + i + TILE_ROWS <= a.size and last * n + j + TILE_COLUMNS <= b.size,
                 )  # fmt: skip
+            i += rows
