@@ -29,8 +29,10 @@ from .batchnorm import BLOCK, add_statistics, as_rows, combine, inverse_std, qui
 from .batchnorm_prelu import activate, add_sums, check_given, go_back_in_place, go_back_loop, spread
 from .checks import Array, check_array
 from .depthwise.plain import check_forward as check_depthwise
-from .depthwise.tile import applies as depthwise_applies
-from .depthwise.tile import backward_lines, forward_lines, padded, scratch
+from .depthwise.simd import add_up as add_up_taps
+from .depthwise.simd import applies as depthwise_applies
+from .depthwise.simd import new_sums
+from .depthwise.sliding import backward_lines, forward_lines, padded
 from .gemm import MAX_PARTIAL, add_up, multiply, multiply_transposed, transpose
 from .jit import MAX_CHUNKS, kernel, max_threads, parallel, prange, thread_id
 from .ladder import Ladder, rung_of
@@ -197,7 +199,7 @@ def forward_images(
     forward_loop(
         x, mean, (gamma * inverse_std(var, eps)).astype(x.dtype), beta, spread(slope, c_in),
         padded(w), matrix, y, _room(group, x.shape[1:]), _room(group, (*y.shape[1:3], c_in)),
-        *scratch(max_threads(), x), (pads[0], pads[2]), borders,
+        (pads[0], pads[2]), borders,
         np.empty((max_threads(), 2, c_out), np.float32), stats,
     )  # fmt: skip
     mean_y, var_y = combine(stats, np.diff(borders) * (y[0].size // c_out))
@@ -207,8 +209,7 @@ def forward_images(
 @parallel
 def forward_loop(
     x: Array, mean: Array, scale: Array, beta: Array, slope: Array, w: Array, matrix: Array,
-    y: Array, a: Array, d: Array, places: Array, zeros: Array, unread: Array, before: Pair,
-    borders: Array, sums: Array, stats: Array,
+    y: Array, a: Array, d: Array, before: Pair, borders: Array, sums: Array, stats: Array,
 ) -> None:  # fmt: skip
     """x (N, H, W, Cin) -> y (N, OH, OW, Cout), stats (chunks, 2, Cout) from zero.
 
@@ -222,7 +223,7 @@ def forward_loop(
             lines, out = (last - first) * y.shape[1], pixels(y[first:last])
             a_now, d_now = a[thread, : last - first], d[thread, : last - first]
             activate(pixels(x[first:last]), mean, scale, beta, slope, pixels(a_now))
-            forward_lines(a_now, w, d_now, 0, lines, places[thread], zeros, unread[thread], before)
+            forward_lines(a_now, w, d_now, 0, lines, before, None)
             multiply(pixels(d_now), matrix, out, 0, columns)
             seen = (first - low) * y.shape[1] * y.shape[2]
             add_statistics(out, seen, sums[thread], stats[chunk])
@@ -242,15 +243,13 @@ def backward_images(
     inverse = inverse_std(var, eps)
     scale = gamma * inverse
     z_of = (mean, scale.astype(x.dtype), beta, spread(slope, c_in))
-    turned = padded(w[::-1, ::-1])
     dx, by_x, shift = empty_like(x), np.zeros_like(mean), np.zeros_like(mean)
-    dw = np.empty((n_chunks, *turned.shape), np.float32)
+    dw = new_sums(n_chunks, w)
     dmatrix = empty((n_chunks, *matrix.shape), np.float32)
     sums = np.zeros((n_chunks, 3, c_in))
     backward_loop(
-        dy, x, *z_of, padded(w), turned, transpose(matrix), by_x, shift, dx, dw, dmatrix,
+        dy, x, *z_of, padded(w), transpose(matrix), by_x, shift, dx, dw, dmatrix,
         _room(group, x.shape[1:]), _room(group, (*dy.shape[1:3], c_in)),
-        *scratch(max_threads(), x),
         (pads[0], pads[2]), _borders(len(x), group, n_chunks), frozen,
         np.empty((max_threads(), 3, c_in), np.float32), sums,
     )  # fmt: skip
@@ -261,13 +260,12 @@ def backward_images(
         go_back_loop(as_rows(dx), rows, *z_of, by_x, shift, row_chunks(rows))
     if slope.shape == (1,):
         dslope = dslope.sum(keepdims=True)
-    total = dw.sum(axis=0, dtype=np.float64)[::-1, ::-1, :c_in]
     return (
         dx,
         (sum_dz_x * inverse).astype(x.dtype),
         sum_dz.astype(x.dtype),
         dslope.astype(x.dtype),
-        np.ascontiguousarray(total, np.float32),
+        add_up_taps(dw),
         add_up(dmatrix),
     )
 
@@ -275,35 +273,30 @@ def backward_images(
 @parallel
 def backward_loop(
     dy: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, w: Array,
-    turned: Array, transposed: Array, by_x: Array, shift: Array, dx: Array, dw: Array,
-    dmatrix: Array, a: Array, d: Array, places: Array, zeros: Array, unread: Array, before: Pair,
-    borders: Array, frozen: bool, sums32: Array, sums: Array,
+    transposed: Array, by_x: Array, shift: Array, dx: Array, dw: Array, dmatrix: Array,
+    a: Array, d: Array, before: Pair, borders: Array, frozen: bool, sums32: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dx, and per chunk dw (turned), dmatrix, sums.
+    """dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dx, and per chunk dw (from zero), dmatrix, sums.
 
     Unless mean and var are frozen, dx is left as the gradient of the activated map: the
     rest needs the sums of all chunks.
     """
-    after = 2 - before[0], 2 - before[1]
+    channels = 0, x.shape[3]
     columns = -(-transposed.shape[1] // TILE_COLUMNS)
     out_columns = -(-transposed.shape[0] // TILE_COLUMNS)
     for chunk in prange(len(borders) - 1):
         thread, low, high = thread_id(), borders[chunk], borders[chunk + 1]
-        at, nowhere = places[thread], unread[thread]
-        dw[chunk] = 0
         for first in range(low, high, a.shape[1]):
             last = min(first + a.shape[1], high)
             x_now, dx_now, dy_now = x[first:last], dx[first:last], pixels(dy[first:last])
             a_now, d_now = a[thread, : last - first], d[thread, : last - first]
             activate(pixels(x_now), mean, scale, beta, slope, pixels(a_now))
             lines = (last - first) * dy.shape[1]
-            forward_lines(a_now, w, d_now, 0, lines, at, zeros, nowhere, before)
+            forward_lines(a_now, w, d_now, 0, lines, before, None)
             multiply_transposed(pixels(d_now), dy_now, dmatrix[chunk], 0, out_columns, first > low)
             multiply(dy_now, transposed, pixels(d_now), 0, columns)  # d is done with: now dd
             lines = (last - first) * x.shape[1]
-            backward_lines(
-                d_now, a_now, turned, dx_now, dw[chunk], 0, lines, at, zeros, nowhere, after
-            )
+            backward_lines(d_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, None)
             x_rows, dx_rows = pixels(x_now), pixels(dx_now)
             for start in range(0, len(x_rows), BLOCK):
                 block = slice(start, min(start + BLOCK, len(x_rows)))

@@ -8,6 +8,9 @@ in LLVM's language through llvmlite (imported here and in `tile` alone).
 `total`, `highest` and the selects `where_...` work on vectors of `LANES` float32 values, which
 a kernel holds in plain variables; they cannot be put into tuples or arrays. `depthwise`,
 `batchnorm` and others are written with them. Max pooling also needs vectors of as many bytes.
+
+Addresses are int64 (`address`): an array's own `ctypes.data` is unsigned, and Numba turns the
+sum of an unsigned and a signed number into a float64.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import extending
 from numba.core import datamodel, types
@@ -54,6 +58,8 @@ def instruction_set() -> str:
 
 ISA = instruction_set()
 LANES = WIDTHS[ISA]  # a plain number, for kernels to read
+VECTOR_BYTES = 4 * LANES
+CACHE_LINE = 64
 
 _F32 = ir.FloatType()
 
@@ -127,6 +133,73 @@ def _store(typing_context: Any, vector: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return _types.void(_vector, _types.int64), codegen
+
+
+def _mask(builder: Any, count: Any) -> Any:
+    """Return which lanes come before `count` (an int64)."""
+    number = ir.IntType(32)
+    lanes = ir.Constant(ir.VectorType(number, LANES), list(range(LANES)))
+    counts = spread(builder, builder.trunc(count, number), ir.VectorType(number, LANES))
+    return builder.icmp_signed("<", lanes, counts)
+
+
+def _load_part(typing_context: Any, address: Any, count: Any) -> Any:
+    """Read `count` float32 values, fewer than `LANES`, and no memory behind them; the rest is 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, mask = _VECTOR.as_pointer(), _mask(builder, arguments[1])
+        kinds = [pointer, ir.IntType(32), mask.type, _VECTOR]
+        function = declare(builder.module, f"llvm.masked.load.v{LANES}f32.p0", _VECTOR, kinds)
+        align, zeros = ir.Constant(ir.IntType(32), 4), ir.Constant(_VECTOR, None)
+        return builder.call(function, [_pointer(builder, arguments[0]), align, mask, zeros])
+
+    return _vector(_types.int64, _types.int64), codegen
+
+
+def _store_part(typing_context: Any, vector: Any, address: Any, count: Any) -> Any:
+    """Write the first `count` lanes of a vector, and touch nothing behind them."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, address, count = arguments
+        pointer, mask = _VECTOR.as_pointer(), _mask(builder, count)
+        kinds = [_VECTOR, pointer, ir.IntType(32), mask.type]
+        name = f"llvm.masked.store.v{LANES}f32.p0"
+        function = declare(builder.module, name, ir.VoidType(), kinds)
+        align = ir.Constant(ir.IntType(32), 4)
+        builder.call(function, [vector, _pointer(builder, address), align, mask])
+        return context.get_dummy_value()
+
+    return _types.void(_vector, _types.int64, _types.int64), codegen
+
+
+def _stream(typing_context: Any, vector: Any, address: Any) -> Any:
+    """Write a vector past the caches, to an address that is a multiple of its size.
+
+    For what nobody reads soon and caches cannot hold: an ordinary store reads the cache line
+    from memory first. Vectors shorter than a line are stored as usual: pieces of lines are
+    slower. Other threads see it after `fence`.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole_line = VECTOR_BYTES == CACHE_LINE
+        align = VECTOR_BYTES if whole_line else 4
+        written = builder.store(arguments[0], _pointer(builder, arguments[1]), align=align)
+        if whole_line:
+            one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+            written.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return _types.void(_vector, _types.int64), codegen
+
+
+def _fence(typing_context: Any) -> Any:
+    """Finish all writes, streamed ones too, before those that follow."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return _types.void(), codegen
 
 
 def _zero(typing_context: Any) -> Any:
@@ -313,6 +386,10 @@ def _prefetch(typing_context: Any, address: Any) -> Any:
 
 load: Any = _intrinsic(_load)
 store: Any = _intrinsic(_store)
+load_part: Any = _intrinsic(_load_part)
+store_part: Any = _intrinsic(_store_part)
+stream: Any = _intrinsic(_stream)
+fence: Any = _intrinsic(_fence)
 zero: Any = _intrinsic(_zero)
 splat: Any = _intrinsic(_splat)
 add: Any = _intrinsic(_add)
@@ -331,7 +408,11 @@ load_bytes: Any = _intrinsic(_load_bytes)
 store_bytes: Any = _intrinsic(_store_bytes)
 prefetch: Any = _intrinsic(_prefetch)
 
-VECTOR_BYTES = 4 * LANES
+
+@kernel
+def address(a: Array) -> int:
+    """Return where an array begins, as an int64."""
+    return np.int64(a.ctypes.data)  # type: ignore[return-value]  # Numba's name for int
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidnn.kernels import simd
+from minidnn.kernels import memory, simd
 from minidnn.kernels.checks import InputError
 from minidnn.kernels.jit import kernel
 
@@ -107,6 +107,31 @@ def test_bytes_are_chosen_lane_by_lane() -> None:
     y = np.full(simd.LANES + 1, 99, np.uint8)
     _beaten_bytes(a, b, x, y)
     assert y.tolist() == [*np.where((b > a) | np.isnan(b), 250, x), 99]
+
+
+@kernel
+def _copy_part(x: Any, y: Any, count: int) -> None:
+    simd.store_part(simd.load_part(simd.address(x), count), simd.address(y), count)
+
+
+@kernel
+def _copy_past_the_caches(x: Any, y: Any) -> None:
+    simd.stream(simd.load(simd.address(x)), simd.address(y))
+    simd.fence()
+
+
+def test_a_part_of_a_vector_touches_no_more() -> None:
+    a = _drawn()[0]
+    for count in range(simd.LANES):
+        y = np.full(simd.LANES, 7, np.float32)
+        _copy_part(a[:count].copy(), y, count)
+        np.testing.assert_array_equal(y, [*a[:count], *[7] * (simd.LANES - count)])
+
+
+def test_a_streamed_vector_arrives() -> None:
+    a, y = _drawn()[0], memory.empty((1 << 18,), np.float32)
+    _copy_past_the_caches(a, y)
+    np.testing.assert_array_equal(y[: simd.LANES], a[: simd.LANES])
 
 
 @pytest.mark.parametrize("channels", [1, 15, 16, 17, 33, 64])

@@ -9,12 +9,12 @@ x (N, H, W, C), w (KH, KW, C), y (N, OH, OW, C); pads = (top, bottom, left, righ
 | naive         | the sum as it stands, six loops, one bounds test per product               |
 | numpy         | one shifted slice of the padded input per tap                              |
 | channels_last | a row of pixels is one vector, its border copied along; nine taps a pass    |
-| simd          | tiles of 4 pixels in explicit vectors; both gradients in one pass          |
+| simd          | weights and a sliding window in registers; both gradients in one pass      |
 
 There are few products per byte here (9 per number read), so memory decides: every number is
 read once from far away, then nine times from the first-level cache.
 
-`plain` holds the first two rungs, `rows` and `tile` one each.
+`plain` holds the first two rungs, `rows` and `simd` one each; the loops of `simd` are in `sliding`.
 
 All but the naive rung multiply the zeros around a map like any pixel. So where a number is
 infinite or NaN (0 * inf is NaN), they give NaN along the border too, where the naive rung
@@ -24,7 +24,7 @@ leaves the product out: forward for such a weight, backward for such a weight, p
 from __future__ import annotations
 
 from ..ladder import Ladder
-from . import plain, rows, tile
+from . import plain, rows, simd
 
 forward = Ladder(
     "depthwise.forward",
@@ -32,7 +32,7 @@ forward = Ladder(
     naive=plain.forward_naive,
     numpy=plain.forward_numpy,
     channels_last=rows.forward_channels_last,
-    simd=tile.forward_simd,
+    simd=simd.forward_simd,
 )
 backward = Ladder(
     "depthwise.backward",
@@ -40,5 +40,5 @@ backward = Ladder(
     naive=plain.backward_naive,
     numpy=plain.backward_numpy,
     channels_last=rows.backward_channels_last,
-    simd=tile.backward_simd,
+    simd=simd.backward_simd,
 )

@@ -1,0 +1,92 @@
+"""Depthwise 3x3 convolution with explicit vectors: the rung simd, cut into tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..checks import Array
+from ..jit import parallel, prange
+from ..memory import empty_like
+from ..simd import CACHE_LINE, LANES, VECTOR_BYTES
+from ..windows import Pads, Pair
+from .plain import new_output
+from .rows import backward_channels_last, cut, forward_channels_last
+from .sliding import ROOM, backward_lines, forward_lines, padded
+
+# Bytes of an array that is far larger than the caches a core may count on.
+FAR = 8 << 20
+PART = 64  # channels that a task has at least, if there are so many; a multiple of any LANES
+
+
+def applies(x: Array, w: Array, stride: Pair) -> bool:
+    """Tell whether the sliding window is made for this: float32, 3x3, stride 1."""
+    return x.dtype == np.float32 and w.shape[:2] == (3, 3) and tuple(stride) == (1, 1)
+
+
+def is_far(y: Array) -> Any:
+    """Return 1 if y is best written past the caches, None if not: types that pick the code."""
+    aligned = y.ctypes.data % CACHE_LINE == 0 and y.shape[3] % LANES == 0
+    return 1 if y.nbytes >= FAR and aligned and VECTOR_BYTES == CACHE_LINE else None
+
+
+def new_sums(n_chunks: int, w: Array) -> Array:
+    """Return a gradient of `padded` weights for each chunk, all zeros."""
+    return np.zeros((n_chunks, *w.shape[:2], w.shape[2] + ROOM), np.float32)
+
+
+def add_up(sums: Array) -> Array:
+    """Add the chunks' gradients in order: (chunks, 3, 3, C + ROOM) -> (3, 3, C)."""
+    total = sums.sum(axis=0, dtype=np.float64)[..., :-ROOM]
+    return np.ascontiguousarray(total, np.float32)
+
+
+def forward_simd(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
+    """Weights and window in registers; other kernels and strides: channels_last."""
+    if not applies(x, w, stride):
+        return forward_channels_last(x, w, stride=stride, pads=pads)
+    y = new_output(x, w, stride, pads)
+    n_chunks = cut(y.shape[0] * y.shape[1], 9 * y.size)
+    forward_loop(x, padded(w), y, (pads[0], pads[2]), n_chunks, is_far(y))
+    return y
+
+
+@parallel
+def forward_loop(x: Array, w: Array, y: Array, before: Pair, n_chunks: int, far: Any) -> None:
+    """x (N, H, W, C), w (3, 3, C + ROOM) -> y (N, OH, OW, C); before = (top, left) padding."""
+    lines = y.shape[0] * y.shape[1]
+    for chunk in prange(n_chunks):
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        forward_lines(x, w, y, low, high, before, far)
+
+
+def backward_simd(
+    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> tuple[Array, Array]:
+    """Both gradients in one pass over dy and x; dw is summed per chunk of rows, in order."""
+    if not applies(x, w, stride):
+        return backward_channels_last(dy, x, w, stride=stride, pads=pads)
+    dx = empty_like(x)
+    n_tasks = cut(x.shape[0] * x.shape[1], 18 * x.size)
+    # A chunk's own dw is written and read once more: where it is not small against the input,
+    # tasks get fewer channels instead of fewer rows.
+    n_chunks = min(n_tasks, max(1, x.size // (16 * w.size)))
+    n_parts = min(-(-n_tasks // n_chunks), -(-x.shape[3] // PART))
+    sums = new_sums(n_chunks, w)
+    backward_loop(dy, x, padded(w), dx, sums, (pads[0], pads[2]), n_parts, is_far(dx))
+    return dx, add_up(sums)
+
+
+@parallel
+def backward_loop(
+    dy: Array, x: Array, w: Array, dx: Array, sums: Array, before: Pair, n_parts: int, far: Any
+) -> None:
+    """dy (N, OH, OW, C), x, w (3, 3, C + ROOM) -> dx, sums (chunks, *w.shape) from zero."""
+    n_chunks, lines, vectors = len(sums), x.shape[0] * x.shape[1], -(-x.shape[3] // PART)
+    for task in prange(n_chunks * n_parts):
+        chunk, part = task // n_parts, task % n_parts
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        start, end = part * vectors // n_parts * PART, (part + 1) * vectors // n_parts * PART
+        channels = start, min(end, x.shape[3])
+        backward_lines(dy, x, w, dx, sums[chunk], low, high, before, channels, far)
