@@ -78,9 +78,9 @@ def main() -> None:
     plain = {"stride": (1, 1), "pads": (0,) * 4, "dilation": (1, 1), "groups": 1}
     for at in ("", "end"):  # compiled before the allocations are replaced
         check(x, w, plain, at)
-    originals = axes.LOOP_STEPS, axes.VISIT_STEPS
+    costs = axes.LOOP_STEPS, axes.VISIT_STEPS, axes.PANEL_STEPS
     for i in range(COUNT):
-        axes.LOOP_STEPS, axes.VISIT_STEPS = originals if i % 2 else (0, 0)
+        axes.LOOP_STEPS, axes.VISIT_STEPS, axes.PANEL_STEPS = costs if i % 2 else (0, 0, 0)
         forget()
         x_shape, w_shape, settings = settings_of(choose)
         x, w = rng.standard_normal(x_shape, np.float32), rng.standard_normal(w_shape, np.float32)

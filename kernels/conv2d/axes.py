@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from ..tile import TILE_COLUMNS, TILE_ROWS
+from ..tile import FEW_ROWS, TILE_COLUMNS, TILE_ROWS
 
-# What a parallel loop costs to start, and a visit of a tile, in steps of a tile (8 ns).
-LOOP_STEPS = 8000
+# In multiply-adds of one row of a tile (0.5 ns): what it costs to start a parallel loop, to visit
+# a row of a tile, and to lay a row of gradients into a panel.
+LOOP_STEPS = 100_000
 VISIT_STEPS = 20
+PANEL_STEPS = 40
 
 
 class Axis(NamedTuple):
@@ -106,6 +108,13 @@ def by_tap(axis: Axis, size: int) -> list[Axis]:
     return cut
 
 
+def _tile_rows(n: int) -> int:
+    """Return how many rows the tiles have that `n` rows need."""
+    whole, rest = divmod(n, TILE_ROWS)
+    last = (FEW_ROWS if rest <= FEW_ROWS else TILE_ROWS) if rest else 0
+    return whole * TILE_ROWS + last
+
+
 Rectangles = list[tuple[Axis, Axis]]
 
 
@@ -119,9 +128,9 @@ def cut_outputs(y: Axis, x: Axis, shape: tuple[int, ...], channels: int, n_out: 
     def steps(rectangles: Rectangles) -> int:
         total = LOOP_STEPS * len(rectangles)
         for rows, columns in rectangles:
-            tiles = -(-n * rows.outputs * columns.outputs // TILE_ROWS) * -(-n_out // TILE_COLUMNS)
+            tile_rows = _tile_rows(n * rows.outputs * columns.outputs) * -(-n_out // TILE_COLUMNS)
             visits = 1 if columns.taps == x.taps else rows.taps
-            total += tiles * (rows.taps * columns.taps * channels + visits * VISIT_STEPS)
+            total += tile_rows * (rows.taps * columns.taps * channels + visits * VISIT_STEPS)
         return total
 
     ys, xs = by_output(y, height), by_output(x, width)
@@ -129,22 +138,15 @@ def cut_outputs(y: Axis, x: Axis, shape: tuple[int, ...], channels: int, n_out: 
     return min(ways, key=steps)
 
 
-def cut_taps(
-    y: Axis, x: Axis, shape: tuple[int, ...], channels: int, n_out: int, part: int
-) -> Rectangles:
-    """Cut the taps over maps of that shape (N, H, W, C) where that saves time.
-
-    The gradient is worked on in parts of `part` numbers of the window.
-    """
+def cut_taps(y: Axis, x: Axis, shape: tuple[int, ...], channels: int, n_out: int) -> Rectangles:
+    """Cut the taps over maps of that shape (N, H, W, C) where that saves time."""
     n, height, width, _ = shape
 
     def steps(rectangles: Rectangles) -> int:
         total = LOOP_STEPS * len(rectangles)
         for rows, columns in rectangles:
-            k = rows.taps * columns.taps * channels
-            parts = -(-k // part)
-            tiles = parts * -(-k // (parts * TILE_ROWS)) * -(-n_out // TILE_COLUMNS)
-            total += tiles * n * rows.outputs * columns.outputs
+            tile_rows = _tile_rows(rows.taps * columns.taps * channels) + PANEL_STEPS
+            total += tile_rows * -(-n_out // TILE_COLUMNS) * n * rows.outputs * columns.outputs
         return total
 
     ys, xs = by_tap(y, height), by_tap(x, width)

@@ -137,10 +137,11 @@ def plan_taps(
 ) -> tuple[Taps, ...]:
     """Plan the windows of maps of that shape, against gradients of `n_out` channels."""
     plan = []
-    for rows, columns in cut_taps(y, x, shape, len(group), n_out, GRADIENT_ROWS):
+    for rows, columns in cut_taps(y, x, shape, len(group), n_out):
         k = rows.taps * columns.taps * len(group)
         pieces = -(-k // GRADIENT_ROWS)
-        lows = [p * k // pieces for p in range(pieces + 1)]
+        tiles = -(-k // TILE_ROWS)
+        lows = [min(k, p * tiles // pieces * TILE_ROWS) for p in range(pieces + 1)]
         runs = [runs_of(rows, columns, shape[3], group, *piece) for piece in pairwise(lows)]
         starts = np.cumsum([0, *map(len, runs)])
         windows = windows_of(rows, columns)
