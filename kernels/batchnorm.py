@@ -28,7 +28,7 @@ import numpy as np
 from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
-from .memory import empty_like
+from .memory import empty, empty_like, zeros
 from .simd import (
     VECTOR_BYTES,
     add,
@@ -269,8 +269,8 @@ def statistics(x: Array) -> tuple[Array, Array]:
     """Return mean and biased variance over all axes but the last, float64, in one pass over x."""
     rows, channels = as_rows(x), x.shape[-1]
     n_chunks = chunks(len(rows), GRAIN)
-    stats = np.zeros((n_chunks, 2, channels))
-    statistics_loop(rows, np.empty((n_chunks, 2, channels), x.dtype), stats)
+    stats = zeros((n_chunks, 2, channels), np.float64)
+    statistics_loop(rows, empty((n_chunks, 2, channels), x.dtype), stats)
     return combine(stats, np.diff(np.arange(n_chunks + 1) * len(rows) // n_chunks))
 
 
@@ -413,8 +413,8 @@ def _sums_fused(dy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
     """Return the sums over rows of dy and of dy * (x - mean), in float64."""
     rows = as_rows(x)
     n_chunks = chunks(len(rows), GRAIN)
-    partial = np.zeros((n_chunks, 2, mean.size))
-    sums_loop(as_rows(dy), rows, mean, np.empty(partial.shape, x.dtype), partial)
+    partial = zeros((n_chunks, 2, mean.size), np.float64)
+    sums_loop(as_rows(dy), rows, mean, empty(partial.shape, x.dtype), partial)
     sum_dy, sum_dy_x = partial.sum(axis=0)
     return sum_dy, sum_dy_x
 

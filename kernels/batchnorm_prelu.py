@@ -38,7 +38,7 @@ from .batchnorm import (
 from .checks import Array, ShapeError, check_array
 from .jit import chunks, kernel, parallel, prange
 from .ladder import Ladder
-from .memory import empty_like
+from .memory import empty, empty_like, zeros
 from .simd import (
     VECTOR_BYTES,
     add,
@@ -231,8 +231,8 @@ def backward_fused(
     scale, slopes = gamma * inverse, spread(slope, x.shape[-1])
     z_of = (mean, scale.astype(x.dtype), beta, slopes)
     n_chunks = chunks(len(rows), GRAIN)
-    partial = np.zeros((n_chunks, 3, mean.size))
-    sums_loop(dy_rows, rows, *z_of, np.empty(partial.shape, x.dtype), partial)
+    partial = zeros((n_chunks, 3, mean.size), np.float64)
+    sums_loop(dy_rows, rows, *z_of, empty(partial.shape, x.dtype), partial)
     sum_dz, sum_dz_x, dslope = partial.sum(axis=0)
     by_x = (-scale * inverse**2 * sum_dz_x / len(rows)).astype(x.dtype)
     shift = (-scale * sum_dz / len(rows)).astype(x.dtype)
@@ -378,6 +378,8 @@ def go_back(
         for at in range(0, whole, VECTOR_BYTES):
             prefetch(x_at + AHEAD + at)
             prefetch(x_at + AHEAD + other + at)
+            prefetch(dy_at + AHEAD + at)
+            prefetch(dy_at + AHEAD + other + at)
             m, s = load(mean.ctypes.data + at), load(scale.ctypes.data + at)
             b, negative = load(beta.ctypes.data + at), load(slope.ctypes.data + at)
             per_x, constant = load(by_x.ctypes.data + at), load(shift.ctypes.data + at)
@@ -432,14 +434,8 @@ def go_back_in_place(
     g: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, by_x: Array,
     shift: Array,
 ) -> None:  # fmt: skip
-    """`go_back_rows` from g to g: with one name for both, it may use vectors."""
-    for row in range(x.shape[0]):
-        g_row, x_row = g[row], x[row]
-        for c in range(x_row.size):
-            centred = x_row[c] - mean[c]
-            z = centred * scale[c] + beta[c]
-            dz = g_row[c] if z > 0 else slope[c] * g_row[c]
-            g_row[c] = scale[c] * dz + (by_x[c] * centred + shift[c])
+    """`go_back` from g to g."""
+    go_back(g, x, mean, scale, beta, slope, by_x, shift, g)
 
 
 forward = Ladder(

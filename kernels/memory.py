@@ -32,6 +32,7 @@ class _Arena:
         self.lock = threading.RLock()
         self.idle: OrderedDict[int, list[NDArray[np.uint8]]] = OrderedDict()
         self.idle_bytes = 0
+        self.limit = IDLE_LIMIT  # kept here: at interpreter exit the module's names are gone
 
     def take(self, size: int) -> NDArray[np.uint8]:
         with self.lock:
@@ -48,7 +49,7 @@ class _Arena:
             self.idle.setdefault(memory.size, []).append(memory)
             self.idle.move_to_end(memory.size)
             self.idle_bytes += memory.size
-            while self.idle_bytes > IDLE_LIMIT:
+            while self.idle_bytes > self.limit:
                 size, memories = next(iter(self.idle.items()))
                 if memories:
                     memories.pop()
@@ -125,6 +126,13 @@ def held_alone(holder: dict[int, NDArray[Any]] | list[NDArray[Any]], key: int) -
     if sys.maxsize == _ALONE or type(holder[key]) is not np.ndarray:
         return False
     return bool(holder[key].flags.writeable) and set(_references(holder, key)) == {_ALONE}
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of zeros, a large one on reused memory."""
+    a = empty(shape, dtype)
+    a.fill(0)
+    return a
 
 
 def idle_bytes() -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from .checks import Array, ShapeError, check_array
 from .jit import MAX_CHUNKS, chunks, kernel, parallel, prange
 from .ladder import Ladder
-from .memory import empty_like
+from .memory import empty_like, zeros
 
 
 def _check_forward(x: Array, slope: Array) -> None:
@@ -140,7 +140,7 @@ def backward_fused(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     rows, slopes = _rows(x, slope)
     dx = empty_like(rows)
     n_rows, n_columns = _cuts(rows)
-    partial = np.zeros((n_rows, slopes.size), x.dtype)
+    partial = zeros((n_rows, slopes.size), x.dtype)
     fused_backward_loop(dy.reshape(rows.shape), rows, slopes, dx, partial, n_columns)
     return dx.reshape(x.shape), _like_slope(partial.sum(axis=0, dtype=np.float64), slope)
 

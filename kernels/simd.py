@@ -67,6 +67,7 @@ _F32 = ir.FloatType()
 # --- vectors as values ------------------------------------------------------------------
 
 _VECTOR = ir.VectorType(_F32, LANES)
+_HALVES = (0, LANES // 2)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
@@ -384,6 +385,37 @@ def _prefetch(typing_context: Any, address: Any) -> Any:
     return _types.void(_types.int64), codegen
 
 
+def _transpose_block(
+    typing_context: Any, source: Any, row: Any, target: Any, target_row: Any
+) -> Any:
+    """Copy a block of LANES x LANES float32 values, transposed, between two addresses.
+
+    Rows lie `row` and `target_row` bytes apart. Interleaving the upper half of the rows with
+    the lower half, number by number, is a step of a perfect shuffle: log2(LANES) of them
+    exchange rows and columns.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, row, target, target_row = arguments
+
+        def pointer(start: Any, step: Any, i: int) -> Any:
+            offset = builder.mul(step, ir.Constant(ir.IntType(64), i))
+            return _pointer(builder, builder.add(start, offset))
+
+        places = [[half + i // 2 + LANES * (i % 2) for i in range(LANES)] for half in _HALVES]
+        orders = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), p) for p in places]
+        rows = [builder.load(pointer(source, row, i), align=4) for i in range(LANES)]
+        for _ in range(LANES.bit_length() - 1):
+            pairs = zip(rows[: LANES // 2], rows[LANES // 2 :], strict=True)
+            rows = [builder.shuffle_vector(a, b, order) for a, b in pairs for order in orders]
+        for i, vector in enumerate(rows):
+            builder.store(vector, pointer(target, target_row, i), align=4)
+        return context.get_dummy_value()
+
+    return _types.void(*[_types.int64] * 4), codegen
+
+
+transpose_block: Any = _intrinsic(_transpose_block)
 load: Any = _intrinsic(_load)
 store: Any = _intrinsic(_store)
 load_part: Any = _intrinsic(_load_part)

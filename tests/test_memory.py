@@ -77,7 +77,7 @@ def test_small_arrays_do_not_pass_through_the_arena() -> None:
 
 
 def test_idle_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "IDLE_LIMIT", 8 << 20)
+    monkeypatch.setattr(memory._arena, "limit", 8 << 20)
     arrays = [memory.empty(SHAPE, np.float32) for _ in range(5)]
     del arrays
     assert 0 < memory.idle_bytes() <= 8 << 20

@@ -77,6 +77,21 @@ def test_operations_work_lane_by_lane() -> None:
     np.testing.assert_allclose(y[4], a.astype(np.float64) * b + c, rtol=0, atol=1e-6)
 
 
+@kernel
+def _transpose(a: Any, y: Any) -> None:
+    simd.transpose_block(a.ctypes.data, 4 * a.shape[1], y.ctypes.data, 4 * y.shape[1])
+
+
+def test_a_block_is_transposed_and_nothing_around_it_touched() -> None:
+    n = simd.LANES
+    a = np.arange((n + 1) * (n + 3), dtype=np.float32).reshape(n + 1, n + 3)
+    y = np.full((n + 2, n + 5), -1, np.float32)
+    _transpose(a, y)
+    assert np.array_equal(y[:n, :n], a[:n, :n].T)
+    y[:n, :n] = -1
+    assert (y == -1).all()
+
+
 def test_the_total_counts_every_lane_once() -> None:
     a = 2.0 ** np.arange(simd.LANES).astype(np.float32)
     assert _total(a) == 2**simd.LANES - 1

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite import binding as llvm
+from llvmlite import ir
 
-from minidnn.kernels import tile
+from minidnn.kernels import simd, tile
 from minidnn.kernels.jit import kernel
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +33,7 @@ TARGETS = {
 # Compiles one tile without running it (the host may lack the instructions), prints its assembly.
 SOURCE = """
 from numba import int64, void
-from minidnn.kernels import tile
+from minidnn.kernels import simd, tile
 from minidnn.kernels.jit import kernel
 
 @kernel
@@ -39,7 +41,7 @@ def one(a, a_row, a_step, b, b_step, c, c_row, k, rows, columns, add, readable):
     tile.dot_tile(a, a_row, a_step, b, b_step, c, c_row, k, rows, columns, add, readable)
 
 one.compile(void(*[int64] * 12))
-print(tile.ISA)
+print(simd.ISA)
 print(list(one.inspect_asm().values())[0])
 """
 
@@ -146,16 +148,21 @@ def _compiled_for(isa: str, tmp_path: Path) -> tuple[str, str]:
     return chosen, assembly
 
 
-def inner_loops(assembly: str) -> list[list[str]]:
-    """Return the basic blocks that jump back to themselves and multiply vectors."""
+def basic_blocks(assembly: str) -> list[list[str]]:
+    """Cut assembly at its labels."""
     blocks: list[list[str]] = [[]]
     for line in assembly.splitlines():
         if re.match(r"\.L\w+:", line):
             blocks.append([])
         blocks[-1].append(line.strip())
+    return blocks
+
+
+def inner_loops(assembly: str) -> list[list[str]]:
+    """Return the basic blocks that jump back to themselves and multiply vectors."""
     return [
         block
-        for block in blocks
+        for block in basic_blocks(assembly)
         if any(re.match(rf"j\w+\s+{re.escape(block[0].split(':')[0])}$", line) for line in block)
         and any(re.match(r"v?(fmadd\d+|mul)ps", line) for line in block)
     ]
@@ -192,7 +199,49 @@ def test_without_fused_multiply_add_no_library_is_called(tmp_path: Path) -> None
     chosen, assembly = _compiled_for("portable", tmp_path)
     assert chosen == "portable"
     assert "fmaf" not in assembly
-    assert inner_loops(assembly)
+    shape = tile.TILES["portable"]
+    products = [sum("mulps" in line for line in loop) for loop in inner_loops(assembly)]
+    assert shape.rows * shape.vectors in products
+    (whole, *_) = [
+        loop
+        for loop, n in zip(inner_loops(assembly), products, strict=True)
+        if n == shape.rows * shape.vectors
+    ]
+    assert spills(whole) == []
+
+
+def _neon_assembly() -> str:
+    """Compile the tile for an ARM CPU, with LLVM alone: Numba knows the host's family only."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module = ir.Module()
+    module.triple = "aarch64-unknown-linux-gnu"
+    signature = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 12)
+    function = ir.Function(module, signature, "one")
+    builder = ir.IRBuilder(function.append_basic_block())
+    tile._Emitter(builder, tile.TILES["neon"]).emit(*function.args)
+    builder.ret_void()
+    machine = llvm.Target.from_triple(module.triple).create_target_machine(
+        cpu="neoverse-n1", features="+neon", opt=3
+    )
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
+    compiled = llvm.parse_assembly(str(module))
+    passes.getModulePassManager().run(compiled, passes)
+    return str(machine.emit_assembly(compiled))
+
+
+@pytest.mark.skipif(simd.ISA == "portable", reason="multiplies and adds apart")
+def test_on_arm_the_inner_loop_is_multiply_adds_without_spills() -> None:
+    try:
+        assembly = _neon_assembly()
+    except RuntimeError as error:
+        pytest.skip(f"this LLVM does not know ARM: {error}")
+    shape, loops = tile.TILES["neon"], []
+    for block in basic_blocks(assembly):
+        label, products = block[0].split(":")[0], [x for x in block if x.startswith("fmla")]
+        if any(re.match(rf"b\S*\s.*{re.escape(label)}$", line) for line in block) and products:
+            loops.append((len(products), [line for line in block if "[sp" in line]))
+    assert loops == [(shape.rows * shape.vectors, [])]
 
 
 def test_spill_checker_finds_a_spill() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from ..checks import Array
 from ..jit import MAX_CHUNKS, chunks, kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
-from ..simd import prefetch
+from ..simd import LANES, prefetch, transpose_block
 from ..tile import FEW_ROWS, TILE_COLUMNS, TILE_ROWS, dot_tile
 from .blas import add_up, nn_blas, nt_blas, reduction_chunks, tn_blas, wanted_parts
 
@@ -129,35 +129,40 @@ def nt_simd(a: Array, b: Array) -> Array:
 
 
 def transpose(b: Array) -> Array:
-    """Return a contiguous copy of b.T."""
+    """Return a contiguous copy of b.T, float32."""
     transposed = empty(b.shape[::-1], b.dtype)
-    scratch = empty((max_threads(), BLOCK, BLOCK), b.dtype)
-    transpose_loop(b, transposed, scratch, chunks(len(b), BLOCK))
+    transpose_loop(b, transposed, chunks(len(b), LANES))
     return transposed
 
 
 @parallel
-def transpose_loop(b: Array, transposed: Array, scratch: Array, n_chunks: int) -> None:
-    """b (N, K) -> transposed (K, N).
+def transpose_loop(b: Array, transposed: Array, n_chunks: int) -> None:
+    """b (N, K) -> transposed (K, N), by blocks that fit the registers.
 
-    Blocks go through scratch, so that b is read and transposed written by whole cache lines:
-    lines that are visited twice are gone from L1 in between where rows push each other out.
+    So both are read and written by whole vectors: lines of memory that are visited once per
+    number are gone from L1 in between where rows push each other out.
     """
     rows, columns = b.shape
     for chunk in prange(n_chunks):
-        block = scratch[thread_id()]
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        for top in range(low, high, BLOCK):
-            for left in range(0, columns, BLOCK):
-                height, width = min(BLOCK, high - top), min(BLOCK, columns - left)
-                for i in range(height):
-                    b_row, block_row = b[top + i, left : left + width], block[i]
-                    for j in range(b_row.size):
-                        block_row[j] = b_row[j]
-                for j in range(width):
-                    out = transposed[left + j, top : top + height]
-                    for i in range(out.size):
-                        out[i] = block[i, j]
+        for i in range(low, high, LANES):
+            for j in range(0, columns, LANES):
+                if i + LANES <= high and j + LANES <= columns:
+                    transpose_block(
+                        b.ctypes.data + 4 * (i * columns + j), 4 * columns,
+                        transposed.ctypes.data + 4 * (j * rows + i), 4 * rows,
+                    )  # fmt: skip
+                else:
+                    transpose_edge(b, transposed, i, min(i + LANES, high), j)
+
+
+@kernel
+def transpose_edge(b: Array, transposed: Array, i: int, stop: int, j: int) -> None:
+    """Transpose rows i .. stop - 1 of b and LANES columns from j on, or what there is."""
+    for column in range(j, min(j + LANES, b.shape[1])):
+        out = transposed[column, i:stop]
+        for row in range(out.size):
+            out[row] = b[i + row, column]
 
 
 def tn_simd(a: Array, b: Array) -> Array:

@@ -148,6 +148,7 @@ class BatchNorm2d(Module):
     def begin_training(self, x: Tensor) -> dict[str, Any]:
         """Check x, count this batch, and return the settings of a training op."""
         self._check(x)
+        check_training(x.data, self.running_mean.data, self.running_var.data)
         self.num_batches_tracked.data += 1
         return {**self._statistics(), "momentum": self.momentum}
 
