@@ -16,7 +16,7 @@ from minidnn.kernels import memory
 from minidnn.models.quicknet import QuickNet
 
 LARGE = memory.SMALLEST
-IMAGES = 16  # maps of up to 6 MB
+IMAGES = 128  # as in training; maps of up to 51 MB
 
 
 @contextmanager

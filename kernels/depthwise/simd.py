@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checks import Array
 from ..jit import parallel, prange
-from ..memory import empty_like
+from ..memory import empty_like, zeros
 from ..simd import CACHE_LINE, LANES, VECTOR_BYTES
 from ..windows import Pads, Pair
 from .plain import new_output
@@ -33,7 +33,7 @@ def is_far(y: Array) -> Any:
 
 def new_sums(n_chunks: int, w: Array) -> Array:
     """Return a gradient of `padded` weights for each chunk, all zeros."""
-    return np.zeros((n_chunks, *w.shape[:2], w.shape[2] + ROOM), np.float32)
+    return zeros((n_chunks, *w.shape[:2], w.shape[2] + ROOM), np.float32)
 
 
 def add_up(sums: Array) -> Array:
