@@ -67,9 +67,12 @@ def gather(
             of, to = flat.ctypes.data + 4 * start, target.ctypes.data + 4 * at
             for r in range(runs.shape[0]):
                 run_of = of + 4 * (runs[r, 0] * line + runs[r, 1])
-                for j in range(0, 4 * runs[r, 2], 4 * LANES):
-                    store(load(run_of + j), to + j)
-                to += 4 * runs[r, 2]
+                run_end = to + 4 * runs[r, 2]
+                while to < run_end:
+                    store(load(run_of), to)
+                    run_of += 4 * LANES
+                    to += 4 * LANES
+                to = run_end
         else:
             for r in range(runs.shape[0]):
                 gather_clipped(
