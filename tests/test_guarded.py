@@ -10,6 +10,7 @@ import pytest
 from minidnn.kernels import memory
 from tests import guarded
 from tests.guard_channels import CHANNELS, MAPS, ROWS, SCORES, WINDOWS
+from tests.guard_depthwise import FEW, SIZES, UNEVEN
 from tests.guard_products import EVEN, ODD
 from tests.processes import attempt, run
 
@@ -68,3 +69,9 @@ def test_batch_norm_and_others_stay_inside_their_arrays_for_all_channels() -> No
     done = run(sys.executable, "-m", "tests.guard_channels")
     each = 5 * len(ROWS) + 2 * len(MAPS) * len(WINDOWS) + 3 * len(SCORES)
     assert int(done.stdout) == (len(CHANNELS) + 5) * each
+
+
+def test_depthwise_stays_inside_its_arrays_at_all_odd_sizes() -> None:
+    done = run(sys.executable, "-m", "tests.guard_depthwise")
+    each = len(SIZES) + len(SIZES[::7])
+    assert int(done.stdout) == 2 * each + 2 * len(UNEVEN) * len(FEW)

@@ -14,7 +14,8 @@ x (N, H, W, C), w (KH, KW, C), y (N, OH, OW, C); pads = (top, bottom, left, righ
 There are few products per byte here (9 per number read), so memory decides: every number is
 read once from far away, then nine times from the first-level cache.
 
-`plain` holds the first two rungs, `rows` and `simd` one each; the loops of `simd` are in `sliding`.
+`plain` holds the first two rungs, `rows` and `simd` one each; the loops of `simd` are in `sliding`
+and, for stride 2, `striding`.
 
 All but the naive rung multiply the zeros around a map like any pixel. So where a number is
 infinite or NaN (0 * inf is NaN), they give NaN along the border too, where the naive rung

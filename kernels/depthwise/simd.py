@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from ..checks import Array
-from ..jit import parallel, prange
+from ..jit import kernel, parallel, prange
 from ..memory import empty_like, zeros
 from ..simd import CACHE_LINE, LANES, VECTOR_BYTES
 from ..windows import Pads, Pair
 from .plain import new_output
 from .rows import backward_channels_last, cut, forward_channels_last
 from .sliding import ROOM, backward_lines, forward_lines, padded
+from .striding import backward_lines_by_2, forward_lines_by_2, pairs
 
 # Bytes of an array that is far larger than the caches a core may count on.
 FAR = 8 << 20
@@ -23,6 +24,11 @@ PART = 64  # channels that a task has at least, if there are so many; a multiple
 def applies(x: Array, w: Array, stride: Pair) -> bool:
     """Tell whether the sliding window is made for this: float32, 3x3, stride 1."""
     return x.dtype == np.float32 and w.shape[:2] == (3, 3) and tuple(stride) == (1, 1)
+
+
+def applies_by_2(x: Array, w: Array, stride: Pair) -> bool:
+    """Tell whether `striding` is made for this: float32, 3x3, stride 2."""
+    return x.dtype == np.float32 and w.shape[:2] == (3, 3) and tuple(stride) == (2, 2)
 
 
 def is_far(y: Array) -> Any:
@@ -44,11 +50,15 @@ def add_up(sums: Array) -> Array:
 
 def forward_simd(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
     """Weights and window in registers; other kernels and strides: channels_last."""
-    if not applies(x, w, stride):
+    by_2 = applies_by_2(x, w, stride)
+    if not by_2 and not applies(x, w, stride):
         return forward_channels_last(x, w, stride=stride, pads=pads)
     y = new_output(x, w, stride, pads)
-    n_chunks = cut(y.shape[0] * y.shape[1], 9 * y.size)
-    forward_loop(x, padded(w), y, (pads[0], pads[2]), n_chunks, is_far(y))
+    n_chunks, before = cut(y.shape[0] * y.shape[1], 9 * y.size), (pads[0], pads[2])
+    if by_2:
+        forward_loop_by_2(x, padded(w), y, before, n_chunks)
+    else:
+        forward_loop(x, padded(w), y, before, n_chunks, is_far(y))
     return y
 
 
@@ -61,21 +71,41 @@ def forward_loop(x: Array, w: Array, y: Array, before: Pair, n_chunks: int, far:
         forward_lines(x, w, y, low, high, before, far)
 
 
+@parallel
+def forward_loop_by_2(x: Array, w: Array, y: Array, before: Pair, n_chunks: int) -> None:
+    """Do the same at stride 2."""
+    lines = y.shape[0] * y.shape[1]
+    for chunk in prange(n_chunks):
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        forward_lines_by_2(x, w, y, low, high, before)
+
+
 def backward_simd(
     dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> tuple[Array, Array]:
     """Both gradients in one pass over dy and x; dw is summed per chunk of rows, in order."""
-    if not applies(x, w, stride):
+    by_2 = applies_by_2(x, w, stride)
+    if not by_2 and not applies(x, w, stride):
         return backward_channels_last(dy, x, w, stride=stride, pads=pads)
-    dx = empty_like(x)
-    n_tasks = cut(x.shape[0] * x.shape[1], 18 * x.size)
+    dx, before = empty_like(x), (pads[0], pads[2])
+    n_tasks = cut(dy.shape[0] * dy.shape[1], 18 * dy.size)
     # A chunk's own dw is written and read once more: where it is not small against the input,
     # tasks get fewer channels instead of fewer rows.
     n_chunks = min(n_tasks, max(1, x.size // (16 * w.size)))
     n_parts = min(-(-n_tasks // n_chunks), -(-x.shape[3] // PART))
     sums = new_sums(n_chunks, w)
-    backward_loop(dy, x, padded(w), dx, sums, (pads[0], pads[2]), n_parts, is_far(dx))
+    if by_2:
+        backward_loop_by_2(dy, x, padded(w), dx, sums, before, n_parts)
+    else:
+        backward_loop(dy, x, padded(w), dx, sums, before, n_parts, is_far(dx))
     return dx, add_up(sums)
+
+
+@kernel
+def channels_of(part: int, n_parts: int, channels: int) -> Pair:
+    """Return (first, last + 1) channel of a part; all but the last end are multiples of PART."""
+    steps = -(-channels // PART)
+    return part * steps // n_parts * PART, min((part + 1) * steps // n_parts * PART, channels)
 
 
 @parallel
@@ -83,10 +113,20 @@ def backward_loop(
     dy: Array, x: Array, w: Array, dx: Array, sums: Array, before: Pair, n_parts: int, far: Any
 ) -> None:
     """dy (N, OH, OW, C), x, w (3, 3, C + ROOM) -> dx, sums (chunks, *w.shape) from zero."""
-    n_chunks, lines, vectors = len(sums), x.shape[0] * x.shape[1], -(-x.shape[3] // PART)
+    n_chunks, lines = len(sums), x.shape[0] * x.shape[1]
     for task in prange(n_chunks * n_parts):
-        chunk, part = task // n_parts, task % n_parts
+        chunk, channels = task // n_parts, channels_of(task % n_parts, n_parts, x.shape[3])
         low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
-        start, end = part * vectors // n_parts * PART, (part + 1) * vectors // n_parts * PART
-        channels = start, min(end, x.shape[3])
         backward_lines(dy, x, w, dx, sums[chunk], low, high, before, channels, far)
+
+
+@parallel
+def backward_loop_by_2(
+    dy: Array, x: Array, w: Array, dx: Array, sums: Array, before: Pair, n_parts: int
+) -> None:
+    """Do the same at stride 2."""
+    n_chunks, lines = len(sums), x.shape[0] * pairs(x.shape[1], before[0])
+    for task in prange(n_chunks * n_parts):
+        chunk, channels = task // n_parts, channels_of(task % n_parts, n_parts, x.shape[3])
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        backward_lines_by_2(dy, x, w, dx, sums[chunk], low, high, before, channels)

@@ -147,9 +147,9 @@ def forward_vector(
             ix = ox + left + 2
             seen = inside(ix, width)
             run = min(ow - ox, width - ix) if seen else 1
-            p0, t0 = (r0 + ix * s0, s0) if seen else (nothing, 0)
-            p1, t1 = (r1 + ix * s1, s1) if seen else (nothing, 0)
-            p2, t2 = (r2 + ix * s2, s2) if seen else (nothing, 0)
+            p0 = r0 + ix * s0 if seen else nothing
+            p1 = r1 + ix * s1 if seen else nothing
+            p2 = r2 + ix * s2 if seen else nothing
             ox += run
             for _ in range(run):
                 a2, b2, c2 = read(p0, lanes), read(p1, lanes), read(p2, lanes)
@@ -160,7 +160,7 @@ def forward_vector(
                     prefetch(p1 + ahead)
                 a0, b0, c0 = a1, b1, c1
                 a1, b1, c1 = a2, b2, c2
-                p0, p1, p2, out = p0 + t0, p1 + t1, p2 + t2, out + pixel
+                p0, p1, p2, out = p0 + s0, p1 + s1, p2 + s2, out + pixel
         oy += 1
         if oy == oh:
             oy, image = 0, image + height * row
@@ -238,9 +238,9 @@ def backward_vector(
             ox = ix + left + 2
             seen = inside(ox, ow)
             run = min(width - ix, ow - ox) if seen else 1
-            p0, t0 = (r0 + ox * s0, s0) if seen else (nothing, 0)
-            p1, t1 = (r1 + ox * s1, s1) if seen else (nothing, 0)
-            p2, t2 = (r2 + ox * s2, s2) if seen else (nothing, 0)
+            p0 = r0 + ox * s0 if seen else nothing
+            p1 = r1 + ox * s1 if seen else nothing
+            p2 = r2 + ox * s2 if seen else nothing
             ix += run
             for _ in range(run):
                 v = read(seen_at, lanes)
@@ -269,7 +269,7 @@ def backward_vector(
                     prefetch(seen_at + x_ahead)
                 a0, b0, c0 = a1, b1, c1
                 a1, b1, c1 = a2, b2, c2
-                p0, p1, p2, seen_at = p0 + t0, p1 + t1, p2 + t2, seen_at + pixel
+                p0, p1, p2, seen_at = p0 + s0, p1 + s1, p2 + s2, seen_at + pixel
         iy += 1
         if iy == height:
             iy, image = 0, image + oh * row
