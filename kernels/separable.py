@@ -8,10 +8,10 @@
 | numpy  | their numpy rungs                                                            |
 | images | a thread takes a few images through all four while they are in its L2 cache  |
 
-One op after the other, forward and backward pass 26 times over arrays as large as x and y,
-and keep a and d in between. The loops of `images` are the same serial ones, called image by
-image: a and d live in two scratch arrays per thread, are never stored, and the backward pass
-computes them again. That leaves 11 passes, over x, y and their gradients only.
+The loops of `images` are the serial ones of the four ops, called for a few images at a time, so
+that one reads from the core's own cache what the other wrote. a, its gradient and that of d are
+never stored: they live in a scratch array of the thread, and the backward pass computes a again.
+What is kept in between is d alone, for the gradient of the matrix.
 
 The batch's statistics are the border of such a block: mean and var of x must be known before
 it starts, and those of y are collected on the way. Where no batch norm or activation stands
@@ -33,21 +33,23 @@ from .depthwise.simd import add_up as add_up_taps
 from .depthwise.simd import applies as depthwise_applies
 from .depthwise.simd import new_sums
 from .depthwise.sliding import backward_lines, forward_lines, padded
-from .gemm import MAX_PARTIAL, add_up, multiply, multiply_transposed, transpose
+from .gemm import multiply, transpose
 from .jit import MAX_CHUNKS, kernel, max_threads, parallel, prange, thread_id
 from .ladder import Ladder, rung_of
 from .memory import empty, empty_like
 from .tile import TILE_COLUMNS
 from .windows import Pads, Pair, output_size
 
-Output: TypeAlias = tuple[Array, Array, Array]  # y, its mean, its variance
+Output: TypeAlias = tuple[Array, Array, Array, Array]  # y, d, mean and variance of y
 # dx, dgamma, dbeta, dslope, dw, dmatrix
 Gradients: TypeAlias = tuple[Array, Array, Array, Array, Array, Array]
 
 # Rows of a matrix product that a group of images should have, to fill its register tiles.
 ROWS = 196
-# Groups, and partial gradients of the matrix, that there must be to keep threads busy.
+# Groups that there must be to keep threads busy.
 SHARES = 8
+# A larger matrix stands behind maps so small that a batch of them fits the last-level cache.
+LARGEST_MATRIX = 1 << 18
 
 
 def _check_forward(
@@ -60,11 +62,13 @@ def _check_forward(
 
 
 def _check_backward(
-    dy: Array, x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
+    dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
 ) -> None:  # fmt: skip
     _check_forward(x, gamma, beta, slope, mean, var, w, matrix, eps=eps, pads=pads)
-    check_array("dy", dy, _output_shape(x, w, matrix, pads), like=x)
+    shape = _output_shape(x, w, matrix, pads)
+    check_array("dy", dy, shape, like=x)
+    check_array("d", d, (*shape[:3], x.shape[3]), like=x)
 
 
 def _output_shape(x: Array, w: Array, matrix: Array, pads: Pads) -> tuple[int, ...]:
@@ -84,16 +88,15 @@ def _forward_in_turn(
     d = rung_of(depthwise.forward, rung)(a, w, pads=pads)
     y = rung_of(pointwise.forward, rung)(d, matrix)
     one, zero = np.ones(y.shape[3], y.dtype), np.zeros(y.shape[3], y.dtype)
-    return y, *rung_of(batchnorm.forward, rung)(y, one, zero, eps=1.0)[1:]
+    return y, d, *rung_of(batchnorm.forward, rung)(y, one, zero, eps=1.0)[1:]
 
 
 def _backward_in_turn(
-    rung: str | None, dy: Array, x: Array, gamma: Array, beta: Array, slope: Array, mean: Array,
-    var: Array, w: Array, matrix: Array, eps: float, pads: Pads, frozen: bool,
+    rung: str | None, dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array,
+    mean: Array, var: Array, w: Array, matrix: Array, eps: float, pads: Pads, frozen: bool,
 ) -> Gradients:  # fmt: skip
     z = rung_of(batchnorm.inference, rung)(x, gamma, beta, mean, var, eps=eps)
     a = rung_of(prelu.forward, rung)(z, slope)
-    d = rung_of(depthwise.forward, rung)(a, w, pads=pads)
     dmatrix = rung_of(pointwise.backward_weight, rung)(dy, d)
     dd = rung_of(pointwise.backward_input, rung)(dy, matrix)
     da, dw = rung_of(depthwise.backward, rung)(dd, a, w, pads=pads)
@@ -122,20 +125,20 @@ def forward_numpy(
 
 
 def backward_naive(
-    dy: Array, x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
+    dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
 ) -> Gradients:  # fmt: skip
-    """Compute a and d again, then go back through one op after the other."""
-    args = (dy, x, gamma, beta, slope, mean, var, w, matrix)
+    """Compute a again, then go back through one op after the other."""
+    args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
     return _backward_in_turn("naive", *args, eps, pads, frozen)
 
 
 def backward_numpy(
-    dy: Array, x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
+    dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
 ) -> Gradients:  # fmt: skip
     """The same in whole-array expressions."""
-    args = (dy, x, gamma, beta, slope, mean, var, w, matrix)
+    args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
     return _backward_in_turn("numpy", *args, eps, pads, frozen)
 
 
@@ -147,28 +150,20 @@ def group_size(x_shape: tuple[int, ...]) -> int:
     return max(1, min(x_shape[0], -(-ROWS // (x_shape[1] * x_shape[2]))))
 
 
-def partials(x_shape: tuple[int, ...], matrix_shape: tuple[int, ...]) -> int:
-    """Return how many partial gradients of the matrix are worth their memory."""
-    groups = -(-x_shape[0] // group_size(x_shape))
-    return min(MAX_CHUNKS // 2, groups, MAX_PARTIAL // (matrix_shape[0] * matrix_shape[1]))
-
-
 def worthwhile(matrix_shape: tuple[int, ...]) -> bool:
-    """Tell whether a block with such a matrix can gain, with enough images.
-
-    Large matrices stand behind small maps, which fit the last-level cache as a whole batch.
-    """
-    return matrix_shape[0] * matrix_shape[1] * 2 * SHARES <= MAX_PARTIAL
+    """Tell whether a block with such a matrix can gain, with enough images."""
+    return matrix_shape[0] * matrix_shape[1] <= LARGEST_MATRIX
 
 
 def _applies(x: Array, w: Array, matrix: Array) -> bool:
-    shares = partials(x.shape, matrix.shape)
-    return depthwise_applies(x, w, (1, 1)) and worthwhile(matrix.shape) and shares >= SHARES
+    groups = len(x) // group_size(x.shape)
+    return depthwise_applies(x, w, (1, 1)) and worthwhile(matrix.shape) and groups >= SHARES
 
 
 def _borders(images: int, group: int, n_chunks: int) -> Array:
     """Return the image each chunk starts with, and the number of images: whole groups."""
     groups = -(-images // group)
+    n_chunks = min(n_chunks, groups)
     return np.minimum(np.arange(n_chunks + 1) * groups // n_chunks * group, images)
 
 
@@ -188,32 +183,32 @@ def forward_images(
     x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array, w: Array,
     matrix: Array, *, eps: float, pads: Pads,
 ) -> Output:  # fmt: skip
-    """Store nothing but y; few images, float64 and other kernels: one op after the other."""
+    """Store d and y alone; few images, float64 and other kernels: one op after the other."""
     if not _applies(x, w, matrix):
         args = (x, gamma, beta, slope, mean, var, w, matrix)
         return _forward_in_turn(None, *args, eps, pads)
     y = empty(_output_shape(x, w, matrix, pads), x.dtype)
     group, c_in, c_out = group_size(x.shape), *matrix.shape
-    borders = _borders(len(x), group, min(MAX_CHUNKS, -(-len(x) // group)))
+    d = empty((*y.shape[:3], c_in), x.dtype)
+    borders = _borders(len(x), group, MAX_CHUNKS)
     stats = np.zeros((len(borders) - 1, 2, c_out))
     forward_loop(
         x, mean, (gamma * inverse_std(var, eps)).astype(x.dtype), beta, spread(slope, c_in),
-        padded(w), matrix, y, _room(group, x.shape[1:]), _room(group, (*y.shape[1:3], c_in)),
-        (pads[0], pads[2]), borders,
+        padded(w), matrix, d, y, _room(group, x.shape[1:]), (pads[0], pads[2]), borders,
         np.empty((max_threads(), 2, c_out), np.float32), stats,
     )  # fmt: skip
     mean_y, var_y = combine(stats, np.diff(borders) * (y[0].size // c_out))
-    return y, mean_y.astype(x.dtype), var_y.astype(x.dtype)
+    return y, d, mean_y.astype(x.dtype), var_y.astype(x.dtype)
 
 
 @parallel
 def forward_loop(
     x: Array, mean: Array, scale: Array, beta: Array, slope: Array, w: Array, matrix: Array,
-    y: Array, a: Array, d: Array, before: Pair, borders: Array, sums: Array, stats: Array,
+    d: Array, y: Array, a: Array, before: Pair, borders: Array, sums: Array, stats: Array,
 ) -> None:  # fmt: skip
-    """x (N, H, W, Cin) -> y (N, OH, OW, Cout), stats (chunks, 2, Cout) from zero.
+    """x (N, H, W, Cin) -> d (N, OH, OW, Cin), y (N, OH, OW, Cout), stats (chunks, 2, Cout).
 
-    a (threads, images, H, W, Cin), d (threads, images, OH, OW, Cin) and sums are scratch.
+    stats start at zero; a (threads, images, H, W, Cin) and sums are scratch.
     """
     columns = -(-matrix.shape[1] // TILE_COLUMNS)
     for chunk in prange(len(borders) - 1):
@@ -221,7 +216,7 @@ def forward_loop(
         for first in range(low, high, a.shape[1]):
             last = min(first + a.shape[1], high)
             lines, out = (last - first) * y.shape[1], pixels(y[first:last])
-            a_now, d_now = a[thread, : last - first], d[thread, : last - first]
+            a_now, d_now = a[thread, : last - first], d[first:last]
             activate(pixels(x[first:last]), mean, scale, beta, slope, pixels(a_now))
             forward_lines(a_now, w, d_now, 0, lines, before, None)
             multiply(pixels(d_now), matrix, out, 0, columns)
@@ -231,27 +226,23 @@ def forward_loop(
 
 @quiet
 def backward_images(
-    dy: Array, x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
+    dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
 ) -> Gradients:  # fmt: skip
-    """Compute a and d again, and use each gradient while it is in cache."""
+    """Compute a again, and use each gradient while it is in cache."""
     if not _applies(x, w, matrix):
-        args = (dy, x, gamma, beta, slope, mean, var, w, matrix)
+        args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
         return _backward_in_turn(None, *args, eps, pads, frozen)
     group, c_in, rows = group_size(x.shape), x.shape[3], as_rows(x)
-    n_chunks = partials(x.shape, matrix.shape)
-    inverse = inverse_std(var, eps)
+    inverse, borders = inverse_std(var, eps), _borders(len(x), group, MAX_CHUNKS // 2)
     scale = gamma * inverse
     z_of = (mean, scale.astype(x.dtype), beta, spread(slope, c_in))
     dx, by_x, shift = empty_like(x), np.zeros_like(mean), np.zeros_like(mean)
-    dw = new_sums(n_chunks, w)
-    dmatrix = empty((n_chunks, *matrix.shape), np.float32)
-    sums = np.zeros((n_chunks, 3, c_in))
+    dw, sums = new_sums(len(borders) - 1, w), np.zeros((len(borders) - 1, 3, c_in))
     backward_loop(
-        dy, x, *z_of, padded(w), transpose(matrix), by_x, shift, dx, dw, dmatrix,
-        _room(group, x.shape[1:]), _room(group, (*dy.shape[1:3], c_in)),
-        (pads[0], pads[2]), _borders(len(x), group, n_chunks), frozen,
-        np.empty((max_threads(), 3, c_in), np.float32), sums,
+        dy, x, *z_of, padded(w), transpose(matrix), by_x, shift, dx, dw,
+        _room(group, x.shape[1:]), _room(group, (*dy.shape[1:3], c_in)), (pads[0], pads[2]),
+        borders, frozen, np.empty((max_threads(), 3, c_in), np.float32), sums,
     )  # fmt: skip
     sum_dz, sum_dz_x, dslope = sums.sum(axis=0)
     if not frozen:
@@ -266,37 +257,32 @@ def backward_images(
         sum_dz.astype(x.dtype),
         dslope.astype(x.dtype),
         add_up_taps(dw),
-        add_up(dmatrix),
+        pointwise.backward_weight(dy, d),
     )
 
 
 @parallel
 def backward_loop(
     dy: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, w: Array,
-    transposed: Array, by_x: Array, shift: Array, dx: Array, dw: Array, dmatrix: Array,
-    a: Array, d: Array, before: Pair, borders: Array, frozen: bool, sums32: Array, sums: Array,
+    transposed: Array, by_x: Array, shift: Array, dx: Array, dw: Array, a: Array, dd: Array,
+    before: Pair, borders: Array, frozen: bool, sums32: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dx, and per chunk dw (from zero), dmatrix, sums.
+    """dy (N, OH, OW, Cout), x (N, H, W, Cin) -> dx, and per chunk dw and sums, from zero.
 
     Unless mean and var are frozen, dx is left as the gradient of the activated map: the
-    rest needs the sums of all chunks.
+    rest needs the sums of all chunks. a, dd (threads, images, ...) and sums32 are scratch.
     """
-    channels = 0, x.shape[3]
     columns = -(-transposed.shape[1] // TILE_COLUMNS)
-    out_columns = -(-transposed.shape[0] // TILE_COLUMNS)
     for chunk in prange(len(borders) - 1):
         thread, low, high = thread_id(), borders[chunk], borders[chunk + 1]
         for first in range(low, high, a.shape[1]):
             last = min(first + a.shape[1], high)
-            x_now, dx_now, dy_now = x[first:last], dx[first:last], pixels(dy[first:last])
-            a_now, d_now = a[thread, : last - first], d[thread, : last - first]
+            x_now, dx_now = x[first:last], dx[first:last]
+            a_now, dd_now = a[thread, : last - first], dd[thread, : last - first]
+            multiply(pixels(dy[first:last]), transposed, pixels(dd_now), 0, columns)
             activate(pixels(x_now), mean, scale, beta, slope, pixels(a_now))
-            lines = (last - first) * dy.shape[1]
-            forward_lines(a_now, w, d_now, 0, lines, before, None)
-            multiply_transposed(pixels(d_now), dy_now, dmatrix[chunk], 0, out_columns, first > low)
-            multiply(dy_now, transposed, pixels(d_now), 0, columns)  # d is done with: now dd
-            lines = (last - first) * x.shape[1]
-            backward_lines(d_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, None)
+            lines, channels = (last - first) * x.shape[1], (0, x.shape[3])
+            backward_lines(dd_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, None)
             x_rows, dx_rows = pixels(x_now), pixels(dx_now)
             for start in range(0, len(x_rows), BLOCK):
                 block = slice(start, min(start + BLOCK, len(x_rows)))

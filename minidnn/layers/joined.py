@@ -111,10 +111,11 @@ def batchnorm_prelu_separable(
     mean, var = known.take(x)
     move(running_mean, running_var, mean, var, momentum, x)
     given = x, gamma, beta, slope, mean, var, w, matrix
-    y = _collect(separable_kernel.forward(*given, eps=eps, pads=pads), matrix_bias, collected)
+    y, d, *moments = separable_kernel.forward(*given, eps=eps, pads=pads)
+    _finish(y, moments, matrix_bias, collected)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        grads = separable_kernel.backward(dy, *given, eps=eps, pads=pads)
+        grads = separable_kernel.backward(dy, x, d, *given[1:], eps=eps, pads=pads)
         return *grads, None if matrix_bias is None else bias_kernel.backward(dy)
 
     return y, backward
@@ -128,20 +129,21 @@ def separable(
     one, zero = np.ones(x.shape[3], x.dtype), np.zeros(x.shape[3], x.dtype)
     given = x, one, zero, one, zero, one, w, matrix  # a norm and an activation that do nothing
     settings: dict[str, Any] = {"eps": 0.0, "pads": pads}
-    y = _collect(separable_kernel.forward(*given, **settings), matrix_bias, collected)
+    y, d, *moments = separable_kernel.forward(*given, **settings)
+    _finish(y, moments, matrix_bias, collected)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dx, *_, dw, dmatrix = separable_kernel.backward(dy, *given, **settings, frozen=True)
+        grads = separable_kernel.backward(dy, x, d, *given[1:], **settings, frozen=True)
+        dx, *_, dw, dmatrix = grads
         return dx, dw, dmatrix, None if matrix_bias is None else bias_kernel.backward(dy)
 
     return y, backward
 
 
-def _collect(output: tuple[Array, Array, Array], bias: Array | None, collected: Moments) -> Array:
-    """Add the bias to what a kernel returned, and keep the moments."""
-    y, mean, var = output
+def _finish(y: Array, moments: list[Array], bias: Array | None, collected: Moments) -> None:
+    """Add the bias to what a kernel returned, in place, and keep the moments."""
+    mean, var = moments
     if bias is not None:
         bias_kernel.forward(y, bias, out=y)
         mean = mean + bias
     collected.put(y, mean, var)
-    return y

@@ -31,7 +31,8 @@ def _args(name: str, *, backward: bool) -> Any:
         given = (gamma, beta, slope, rows.mean(axis=0), rows.var(axis=0))
         args = (x, *given, signed(rng, 3, 3, c), signed(rng, c, c_out))
         size = shape[1] + pads[0] + pads[1] - 2, shape[2] + pads[2] + pads[3] - 2
-        return (signed(rng, shape[0], *size, c_out), *args) if backward else args
+        dy, d = signed(rng, shape[0], *size, c_out), signed(rng, shape[0], *size, c)
+        return (dy, x, d, *args[1:]) if backward else args
 
     return args
 

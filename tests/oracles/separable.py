@@ -15,18 +15,21 @@ def _inner(x: Any, given: Any, eps: float, w: Any, pads: Any) -> tuple[Any, Any,
 
 
 def forward(x: Any, *args: Any, eps: float, pads: Any) -> Any:
-    """The output, its mean and its biased variance."""
+    """The output, what the pointwise part saw, the output's mean and its biased variance."""
     *given, w, matrix = args
-    y = gemm.matrix(_inner(x, given, eps, w, pads)[2], matrix)
+    d = _inner(x, given, eps, w, pads)[2]
+    y = gemm.matrix(d, matrix)
     rows = y.reshape(-1, y.shape[-1])
-    return y, rows.mean(axis=0), rows.var(axis=0)
+    return y, d, rows.mean(axis=0), rows.var(axis=0)
 
 
-def backward(dy: Any, x: Any, *args: Any, eps: float, pads: Any, frozen: bool = False) -> Any:
+def backward(
+    dy: Any, x: Any, d: Any, *args: Any, eps: float, pads: Any, frozen: bool = False
+) -> Any:
     """All six gradients; frozen statistics are constants."""
     *given, w, matrix = args
     gamma, _, slope, mean, var = given
-    z, a, d = _inner(x, given, eps, w, pads)
+    z, a, _ = _inner(x, given, eps, w, pads)
     dd = gemm.matrix_backward_input(dy, matrix)
     da, dw = conv.depthwise_backward(dd, a, w, pads=pads)
     dz, dslope = activation.prelu_backward(da, z, slope)
