@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import extending
-from numba.core import datamodel, types
+from numba.core import cgutils, datamodel, types
 
 from .checks import Array, InputError
 from .jit import kernel, target
@@ -368,21 +368,40 @@ def _store_bytes(typing_context: Any, vector: Any, address: Any) -> Any:
     return _types.void(_bytes, _types.int64), codegen
 
 
+def emit_prefetch(builder: Any, address: Any) -> None:
+    """Write the instruction of `prefetch`."""
+    pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = declare(
+        builder.module, "llvm.prefetch.p0", ir.VoidType(), [pointer, number, number, number]
+    )
+    # To read, into the second-level cache and what lies below, and it is data.
+    settings = [ir.Constant(number, value) for value in (0, 2, 1)]
+    builder.call(function, [builder.inttoptr(address, pointer), *settings])
+
+
 def _prefetch(typing_context: Any, address: Any) -> Any:
     """Ask for the cache line at an address, to be read soon; any address will do."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        returns = ir.VoidType()
-        function = declare(
-            builder.module, "llvm.prefetch.p0", returns, [pointer, number, number, number]
-        )
-        # To read, into the second-level cache and what lies below, and it is data.
-        settings = [ir.Constant(number, value) for value in (0, 2, 1)]
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), *settings])
+        emit_prefetch(builder, arguments[0])
         return context.get_dummy_value()
 
     return _types.void(_types.int64), codegen
+
+
+def _prefetch_run(typing_context: Any, start: Any, size: Any) -> Any:
+    """Ask for so many bytes from an address on, line by line; they need not exist."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, size = arguments
+        number = start.type
+        with cgutils.for_range_slice(
+            builder, start, builder.add(start, size), ir.Constant(number, CACHE_LINE), number
+        ) as (line, _):
+            emit_prefetch(builder, line)
+        return context.get_dummy_value()
+
+    return _types.void(_types.int64, _types.int64), codegen
 
 
 def _transpose_block(
@@ -439,6 +458,7 @@ splat_byte: Any = _intrinsic(_splat_byte)
 load_bytes: Any = _intrinsic(_load_bytes)
 store_bytes: Any = _intrinsic(_store_bytes)
 prefetch: Any = _intrinsic(_prefetch)
+prefetch_run: Any = _intrinsic(_prefetch_run)
 
 
 @kernel

@@ -16,13 +16,14 @@ are left, a smaller tile wastes less: 64 rows are 4 tiles of 14 and one of 8.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import extending
 from numba.core import types
 
-from .simd import ISA, WIDTHS, declare, fused, spread
+from .simd import CACHE_LINE, ISA, WIDTHS, declare, emit_prefetch, fused, spread
 
 _intrinsic: Any = extending.intrinsic
 _types: Any = types
@@ -322,6 +323,35 @@ class _Emitter:
             self.store(value, address, mask)
 
 
+def _call(
+    builder: Any, name: str, emit: Callable[[Any, Any], None], arguments: Sequence[Any]
+) -> None:
+    """Call a function of int64 arguments, which is written once per module and never inlined.
+
+    Copies of so much code in every loop around it would cost seconds of compiling.
+    """
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block())
+        emit(inside, function.args)
+        inside.ret_void()
+    builder.call(function, arguments)
+
+
+def _emit_tile(builder: Any, arguments: Any) -> None:
+    _Emitter(builder, TILE).emit(*arguments)
+
+
+def _emit_tile_then(builder: Any, arguments: Any) -> None:
+    *tile, readable, bias, slope, moments, first = arguments
+    plain = [*tile, ir.Constant(_I64, 0), readable]
+    _Emitter(builder, TILE).emit(*plain, epilogue=(bias, slope, moments, first))
+
+
 def _dot_tile(
     typing_context: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any,
     k: Any, rows: Any, columns: Any, accumulate: Any, readable: Any,
@@ -350,7 +380,7 @@ def _dot_tile(
     signature = _types.void(*[_types.int64] * 12)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        _Emitter(builder, TILE).emit(*arguments)
+        _call(builder, "minidnn.dot_tile", _emit_tile, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -382,13 +412,40 @@ def _dot_tile_then(
     signature = _types.void(*[_types.int64] * 15)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        *tile, readable, bias, slope, moments, first = arguments
-        plain = [*tile, ir.Constant(_I64, 0), readable]
-        _Emitter(builder, TILE).emit(*plain, epilogue=(bias, slope, moments, first))
+        _call(builder, "minidnn.dot_tile_then", _emit_tile_then, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
+def _prefetch_tile(typing_context: Any, c: Any, c_row: Any) -> Any:
+    """Ask for the cache lines of a whole tile of C at an address; it need not exist."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        c, c_row = arguments
+        for m in range(TILE_ROWS):
+            for line in range(0, 4 * TILE_COLUMNS, CACHE_LINE):
+                row = builder.mul(c_row, ir.Constant(_I64, 4 * m))
+                emit_prefetch(builder, builder.add(builder.add(c, row), ir.Constant(_I64, line)))
+        return context.get_dummy_value()
+
+    return _types.void(_types.int64, _types.int64), codegen
+
+
+def _tile_height(typing_context: Any, left: Any) -> Any:
+    """Return how many rows to take when so many are left: 16 are two tiles of 8, not 14 and 2."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (left,) = arguments
+        rows, few, twice = (ir.Constant(_I64, n) for n in (TILE.rows, TILE.few, 2 * TILE.few))
+        above = builder.icmp_signed(">", left, rows)
+        split = builder.and_(above, builder.icmp_signed("<=", left, twice))
+        return builder.select(split, few, builder.select(above, rows, left))
+
+    return _types.int64(_types.int64), codegen
+
+
 dot_tile: Any = _intrinsic(_dot_tile)
+prefetch_tile: Any = _intrinsic(_prefetch_tile)
+tile_height: Any = _intrinsic(_tile_height)
 dot_tile_then: Any = _intrinsic(_dot_tile_then)

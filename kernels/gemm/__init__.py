@@ -17,7 +17,7 @@
 | simd       | a tile of sums stays in registers (`tile.dot_tile`); float64 runs blas |
 
 One core's GFLOP/s on (25088, 128) @ (128, 256), of 115 possible: naive 2, loop_order 28,
-blocked 55, packed 68, simd 95.
+blocked 55, packed 68, simd 105.
 
 BLAS gives other bits with another number of threads. The blas rung never lets it choose:
 the parts, and the order in which partial sums are added, follow from the shape alone.

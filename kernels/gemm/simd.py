@@ -7,8 +7,8 @@ import numpy as np
 from ..checks import Array
 from ..jit import MAX_CHUNKS, chunks, kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
-from ..simd import LANES, prefetch, transpose_block
-from ..tile import FEW_ROWS, TILE_COLUMNS, TILE_ROWS, dot_tile
+from ..simd import LANES, address, prefetch_run, transpose_block
+from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile, prefetch_tile, tile_height
 from .blas import add_up, nn_blas, nt_blas, reduction_chunks, tn_blas, wanted_parts
 
 # A part of a product works on so many elements of `a`: about 1 ms of work at 128 columns.
@@ -19,8 +19,7 @@ COLUMNS_IN_L2 = 8
 STEPS, LONG_STEPS, BLOCK_IN_L2 = 128, 256, 1 << 17
 # Rows a multiple of 4,096 bytes apart fall into the same sets of L1 and push each other out.
 ALIASING = 1024
-LINE = 64  # bytes of a cache line
-BLOCK = 16  # numbers in one
+APART = 16  # numbers that bring them to different ones
 
 
 def nn_simd(a: Array, b: Array) -> Array:
@@ -29,14 +28,14 @@ def nn_simd(a: Array, b: Array) -> Array:
         return nn_blas(a, b)
     (m, k), n = a.shape, b.shape[1]
     y = empty((m, n), a.dtype)
-    nn_simd_loop(a, b, y, *parts_of(m, k, n), room_for(a, TILE_ROWS))
+    nn_simd_loop(a, b, y, *parts_of(m, k, n), room_for(a))
     return y
 
 
-def room_for(a: Array, rows: int) -> Array:
+def room_for(a: Array) -> Array:
     """Return room, per thread, to set rows of a apart that push each other out of L1."""
-    width = a.shape[1] + BLOCK if a.shape[1] % ALIASING == 0 else 0
-    return empty((max_threads(), rows, width), a.dtype)
+    width = a.shape[1] + APART if a.shape[1] % ALIASING == 0 else 0
+    return empty((max_threads(), TILE_ROWS, width), a.dtype)
 
 
 def parts_of(m: int, k: int, n: int) -> tuple[int, int]:
@@ -51,26 +50,30 @@ def nn_simd_loop(a: Array, b: Array, y: Array, by_row: int, by_column: int, room
     """a (M, K), b (K, N) -> y (M, N), in by_row * by_column parts; room as from `room_for`."""
     row_tiles, column_tiles = -(-y.shape[0] // TILE_ROWS), -(-y.shape[1] // TILE_COLUMNS)
     for part in prange(by_row * by_column):
-        row, column, own = part // by_column, part % by_column, room[thread_id()]
-        top = row * row_tiles // by_row * TILE_ROWS
-        bottom = min((row + 1) * row_tiles // by_row * TILE_ROWS, y.shape[0])
+        row, column = part // by_column, part % by_column
+        top, bottom = row * row_tiles // by_row, (row + 1) * row_tiles // by_row
         left, right = column * column_tiles // by_column, (column + 1) * column_tiles // by_column
-        step = own.shape[0] if own.size else max(1, bottom - top)
-        for i in range(top, bottom, step):
-            rows = a[i : min(i + step, bottom)]
-            multiply(set_apart(rows, own), b, y[i : min(i + step, bottom)], left, right)
+        multiply_part(a, b, y, top, bottom, left, right, room, thread_id())
 
 
 @kernel
-def set_apart(a: Array, room: Array) -> Array:
-    """Return a copy of a (rows, K) in room (at least rows, wider); a itself if there is none."""
-    if room.size == 0:
-        return a
-    for i in range(a.shape[0]):
-        a_row, copy = a[i], room[i]
-        for k in range(a_row.size):
-            copy[k] = a_row[k]
-    return room[: a.shape[0]]
+def multiply_part(
+    a: Array, b: Array, y: Array, top: int, bottom: int, left: int, right: int, room: Array,
+    thread: int,
+) -> None:  # fmt: skip
+    """As `multiply`, for tile rows top .. bottom - 1 of y, set apart if there is room."""
+    own = room[thread]
+    if own.size == 0:
+        rows = slice(top * TILE_ROWS, bottom * TILE_ROWS)
+        multiply(a[rows], b, y[rows], left, right)
+        return
+    for i in range(top * TILE_ROWS, min(bottom * TILE_ROWS, a.shape[0]), TILE_ROWS):
+        height = min(TILE_ROWS, a.shape[0] - i)
+        for row in range(height):
+            a_row, copy = a[i + row], own[row]
+            for k in range(a_row.size):
+                copy[k] = a_row[k]
+        multiply(own[:height], b, y[i : i + height], left, right)
 
 
 @kernel
@@ -81,44 +84,21 @@ def multiply(a: Array, b: Array, y: Array, left: int, right: int) -> None:
     read and write is asked for meanwhile, so that memory works while the sums do.
     """
     (m, n), i = y.shape, 0
+    share = -(-TILE_ROWS // max(1, right - left)) * 4 * a.shape[1]
     while i < m:
-        rows = tile_height(m - i)
+        rows, below = tile_height(m - i), i + TILE_ROWS
         for jt in range(left, right):
             j = jt * TILE_COLUMNS
-            fetch_below(a, y, i, jt, left, right)
+            prefetch_run(address(a) + 4 * below * a.shape[1] + (jt - left) * share, share)
+            prefetch_tile(address(y) + 4 * (below * n + j), n)
             dot_tile(
-                a.ctypes.data + 4 * i * a.shape[1], a.shape[1], 1,
-                b.ctypes.data + 4 * j, n,
-                y.ctypes.data + 4 * (i * n + j), n,
+                address(a) + 4 * i * a.shape[1], a.shape[1], 1,
+                address(b) + 4 * j, n,
+                address(y) + 4 * (i * n + j), n,
                 b.shape[0], rows, min(TILE_COLUMNS, n - j), 0,
                 i + TILE_ROWS <= m and j + TILE_COLUMNS <= n,
             )  # fmt: skip
         i += rows
-
-
-@kernel
-def tile_height(left: int) -> int:
-    """Return how many rows to take when so many are left: 16 are two tiles of 8, not 14 and 2."""
-    few = TILE_ROWS < left <= 2 * FEW_ROWS
-    return FEW_ROWS if few else min(TILE_ROWS, left)
-
-
-@kernel
-def fetch_below(a: Array, y: Array, i: int, jt: int, left: int, right: int) -> None:
-    """Ask for the tile of y below (i, jt), and for this tile's share of the rows of a below."""
-    row, y_row = 4 * a.shape[1], 4 * y.shape[1]
-    share = -(-TILE_ROWS // (right - left))
-    fetch(a.ctypes.data + (i + TILE_ROWS + (jt - left) * share) * row, share, row, row)
-    to = y.ctypes.data + (i + TILE_ROWS) * y_row + 4 * jt * TILE_COLUMNS
-    fetch(to, TILE_ROWS, y_row, 4 * TILE_COLUMNS)
-
-
-@kernel
-def fetch(address: int, rows: int, row: int, size: int) -> None:
-    """Ask for the first `size` bytes of some rows, `row` bytes apart; they need not exist."""
-    for start in range(address, address + rows * row, row):
-        for line in range(start, start + size, LINE):
-            prefetch(line)
 
 
 def nt_simd(a: Array, b: Array) -> Array:
@@ -149,8 +129,8 @@ def transpose_loop(b: Array, transposed: Array, n_chunks: int) -> None:
             for j in range(0, columns, LANES):
                 if i + LANES <= high and j + LANES <= columns:
                     transpose_block(
-                        b.ctypes.data + 4 * (i * columns + j), 4 * columns,
-                        transposed.ctypes.data + 4 * (j * rows + i), 4 * rows,
+                        address(b) + 4 * (i * columns + j), 4 * columns,
+                        address(transposed) + 4 * (j * rows + i), 4 * rows,
                     )  # fmt: skip
                 else:
                     transpose_edge(b, transposed, i, min(i + LANES, high), j)
@@ -219,19 +199,14 @@ def add_outer(
             rows = tile_height(bottom - i)
             for jt in range(left, right):
                 j = jt * TILE_COLUMNS
-                # The next steps' rows, a few per tile.
-                fetch(a.ctypes.data + 4 * (coming * m + top), share, 4 * m, 4 * (bottom - top))
-                fetch(
-                    b.ctypes.data + 4 * (coming * n + TILE_COLUMNS * left),
-                    share,
-                    4 * n,
-                    4 * columns,
-                )
+                for step in range(coming, coming + share):  # a few of the next rows per tile
+                    prefetch_run(address(a) + 4 * (step * m + top), 4 * (bottom - top))
+                    prefetch_run(address(b) + 4 * (step * n + left * TILE_COLUMNS), 4 * columns)
                 coming += share
                 dot_tile(
-                    a.ctypes.data + 4 * (start * m + i), 1, m,
-                    b.ctypes.data + 4 * (start * n + j), n,
-                    y.ctypes.data + 4 * (i * n + j), n,
+                    address(a) + 4 * (start * m + i), 1, m,
+                    address(b) + 4 * (start * n + j), n,
+                    address(y) + 4 * (i * n + j), n,
                     steps, rows, min(TILE_COLUMNS, n - j), accumulate or start > 0,
                     # Reading on past the end of a row is harmless while rows follow.
                     last * m + i + TILE_ROWS <= a.size and last * n + j + TILE_COLUMNS <= b.size,
