@@ -218,7 +218,7 @@ def forward_loop(
             lines, out = (last - first) * y.shape[1], pixels(y[first:last])
             a_now, d_now = a[thread, : last - first], d[first:last]
             activate(pixels(x[first:last]), mean, scale, beta, slope, pixels(a_now))
-            forward_lines(a_now, w, d_now, 0, lines, before, None)
+            forward_lines(a_now, w, d_now, 0, lines, before, False)
             multiply(pixels(d_now), matrix, out, 0, columns)
             seen = (first - low) * y.shape[1] * y.shape[2]
             add_statistics(out, seen, sums[thread], stats[chunk])
@@ -282,7 +282,7 @@ def backward_loop(
             multiply(pixels(dy[first:last]), transposed, pixels(dd_now), 0, columns)
             activate(pixels(x_now), mean, scale, beta, slope, pixels(a_now))
             lines, channels = (last - first) * x.shape[1], (0, x.shape[3])
-            backward_lines(dd_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, None)
+            backward_lines(dd_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, False)
             x_rows, dx_rows = pixels(x_now), pixels(dx_now)
             for start in range(0, len(x_rows), BLOCK):
                 block = slice(start, min(start + BLOCK, len(x_rows)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -24,7 +22,7 @@ def _drawn(*shape: int) -> Array:
     return a
 
 
-def _backward(x: Array, dx: Array, stride: int, far: Any = None) -> tuple[Array, Array]:
+def _backward(x: Array, dx: Array, stride: int, far: bool = False) -> tuple[Array, Array]:
     """Return dx and dw of a random dy, computed in two calls."""
     size = [-(-n // stride) for n in x.shape[1:3]]
     dy, w = _drawn(len(x), *size, x.shape[3]), _drawn(3, 3, x.shape[3])
@@ -54,10 +52,10 @@ def test_the_gradient_may_take_the_place_of_its_input(stride: int, channels: int
 def test_what_is_written_past_the_caches_has_the_same_bits() -> None:
     x, w = _drawn(3, 5, 6, 64), sliding.padded(_drawn(3, 3, 64))
     near, far = np.empty_like(x), _drawn(3, 5, 6, 64)
-    sliding.forward_lines(x, w, near, 0, 15, BEFORE, None)
-    sliding.forward_lines(x, w, far, 0, 15, BEFORE, 1)
+    sliding.forward_lines(x, w, near, 0, 15, BEFORE, False)
+    sliding.forward_lines(x, w, far, 0, 15, BEFORE, True)
     np.testing.assert_array_equal(far, near)
-    want, got = _backward(x, near, 1), _backward(x, far, 1, far=1)
+    want, got = _backward(x, near, 1), _backward(x, far, 1, far=True)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -71,7 +69,7 @@ def test_parts_cover_every_channel_once(channels: int, n_parts: int) -> None:
 
 def test_large_aligned_arrays_alone_are_far() -> None:
     large = memory.empty((64, 32, 32, 64), np.float32)
-    assert simd.is_far(large) == (1 if VECTOR_BYTES == CACHE_LINE else None)
-    assert simd.is_far(large[:2]) is None
+    assert simd.is_far(large) == (VECTOR_BYTES == CACHE_LINE)
+    assert not simd.is_far(large[:2])
     odd = memory.empty((64, 32, 32, 65), np.float32)
-    assert simd.is_far(odd) is None
+    assert not simd.is_far(odd)

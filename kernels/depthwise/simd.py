@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..checks import Array
@@ -31,10 +29,10 @@ def applies_by_2(x: Array, w: Array, stride: Pair) -> bool:
     return x.dtype == np.float32 and w.shape[:2] == (3, 3) and tuple(stride) == (2, 2)
 
 
-def is_far(y: Array) -> Any:
-    """Return 1 if y is best written past the caches, None if not: types that pick the code."""
+def is_far(y: Array) -> bool:
+    """Tell whether y is best written past the caches."""
     aligned = y.ctypes.data % CACHE_LINE == 0 and y.shape[3] % LANES == 0
-    return 1 if y.nbytes >= FAR and aligned and VECTOR_BYTES == CACHE_LINE else None
+    return y.nbytes >= FAR and aligned and VECTOR_BYTES == CACHE_LINE
 
 
 def new_sums(n_chunks: int, w: Array) -> Array:
@@ -63,7 +61,7 @@ def forward_simd(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 
 
 
 @parallel
-def forward_loop(x: Array, w: Array, y: Array, before: Pair, n_chunks: int, far: Any) -> None:
+def forward_loop(x: Array, w: Array, y: Array, before: Pair, n_chunks: int, far: bool) -> None:
     """x (N, H, W, C), w (3, 3, C + ROOM) -> y (N, OH, OW, C); before = (top, left) padding."""
     lines = y.shape[0] * y.shape[1]
     for chunk in prange(n_chunks):
@@ -110,7 +108,7 @@ def channels_of(part: int, n_parts: int, channels: int) -> Pair:
 
 @parallel
 def backward_loop(
-    dy: Array, x: Array, w: Array, dx: Array, sums: Array, before: Pair, n_parts: int, far: Any
+    dy: Array, x: Array, w: Array, dx: Array, sums: Array, before: Pair, n_parts: int, far: bool
 ) -> None:
     """dy (N, OH, OW, C), x, w (3, 3, C + ROOM) -> dx, sums (chunks, *w.shape) from zero."""
     n_chunks, lines = len(sums), x.shape[0] * x.shape[1]

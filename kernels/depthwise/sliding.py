@@ -62,11 +62,11 @@ def read(at: int, lanes: Any) -> Any:
 
 
 @kernel
-def write(vector: Any, at: int, far: Any, lanes: Any) -> None:
+def write(vector: Any, at: int, far: bool, lanes: Any) -> None:
     """Write a vector, or that many lanes of it; past the caches if it is far."""
     if lanes is not None:
         store_part(vector, at, lanes)
-    elif far is not None:
+    elif far:
         stream(vector, at)
     else:
         store(vector, at)
@@ -89,12 +89,12 @@ def inside(i: int, size: int) -> bool:
 
 @kernel
 def forward_lines(
-    x: Array, w: Array, y: Array, low: int, high: int, before: Pair, far: Any
+    x: Array, w: Array, y: Array, low: int, high: int, before: Pair, far: bool
 ) -> None:
     """Fill rows low .. high - 1 of the N * OH rows of y.
 
     x (N, H, W, C), w (3, 3, C + ROOM) `padded`, y (N, OH, OW, C); before = (top, left) padding.
-    far: None, or 1 where x and y are far larger than the caches; y must then begin at a cache
+    far: whether x and y are far larger than the caches; y must then begin at a cache
     line and C be a multiple of LANES.
     """
     channels, rest = y.shape[3], y.shape[3] % LANES
@@ -103,15 +103,15 @@ def forward_lines(
         last = min(first + band, high)
         for c in range(0, channels - rest, LANES):
             forward_vector(x, w, y, first, last, c, before, far, None)
-        if rest and far is None:
-            forward_vector(x, w, y, first, last, channels - rest, before, None, rest)
-    if far is not None:
+        if rest:
+            forward_vector(x, w, y, first, last, channels - rest, before, False, rest)
+    if far:
         fence()
 
 
 @kernel
 def forward_vector(
-    x: Array, w: Array, y: Array, first: int, last: int, c: int, before: Pair, far: Any, lanes: Any
+    x: Array, w: Array, y: Array, first: int, last: int, c: int, before: Pair, far: bool, lanes: Any
 ) -> None:
     """Fill channels c .. c + LANES - 1 of rows first .. last - 1 of y."""
     _, oh, ow, channels = y.shape
@@ -156,7 +156,7 @@ def forward_vector(
                 total = three(zero(), a0, a1, a2, w0, w1, w2)
                 total = three(total, b0, b1, b2, w3, w4, w5)
                 write(three(total, c0, c1, c2, w6, w7, w8), out, far, lanes)
-                if far is not None:
+                if far:
                     prefetch(p1 + ahead)
                 a0, b0, c0 = a1, b1, c1
                 a1, b1, c1 = a2, b2, c2
@@ -172,7 +172,7 @@ def forward_vector(
 @kernel
 def backward_lines(
     dy: Array, x: Array, w: Array, dx: Array, dw: Array, low: int, high: int, before: Pair,
-    channels: Pair, far: Any,
+    channels: Pair, far: bool,
 ) -> None:  # fmt: skip
     """Fill rows low .. high - 1 of the N * H rows of dx, and add to dw; dx may be x itself.
 
@@ -186,17 +186,17 @@ def backward_lines(
         last = min(first + band, high)
         for c in range(channels[0], channels[1] - rest, LANES):
             backward_vector(dy, x, w, dx, dw, first, last, c, before, far, None)
-        if rest and far is None:
+        if rest:
             c = channels[1] - rest
-            backward_vector(dy, x, w, dx, dw, first, last, c, before, None, rest)
-    if far is not None:
+            backward_vector(dy, x, w, dx, dw, first, last, c, before, False, rest)
+    if far:
         fence()
 
 
 @kernel
 def backward_vector(
     dy: Array, x: Array, w: Array, dx: Array, dw: Array, first: int, last: int, c: int,
-    before: Pair, far: Any, lanes: Any,
+    before: Pair, far: bool, lanes: Any,
 ) -> None:  # fmt: skip
     """Fill channels c .. c + LANES - 1 of rows first .. last - 1 of dx, and add to those of dw."""
     _, height, width, channels = x.shape
@@ -264,7 +264,7 @@ def backward_vector(
                     multiply_add(v, c2, d8),
                 )
                 write(total, seen_at + to, far, lanes)
-                if far is not None:
+                if far:
                     prefetch(p1 + ahead)
                     prefetch(seen_at + x_ahead)
                 a0, b0, c0 = a1, b1, c1

@@ -70,7 +70,7 @@ def forward_vector_by_2(
                 a2, b2, c2 = read(q0, lanes), read(q1, lanes), read(q2, lanes)
                 total = three(zero(), a0, a1, a2, w0, w1, w2)
                 total = three(total, b0, b1, b2, w3, w4, w5)
-                write(three(total, c0, c1, c2, w6, w7, w8), out, None, lanes)
+                write(three(total, c0, c1, c2, w6, w7, w8), out, False, lanes)
                 a0, b0, c0 = a2, b2, c2
                 p0, p1, p2 = p0 + 2 * s0, p1 + 2 * s1, p2 + 2 * s2
                 q0, q1, q2 = q0 + 2 * s0, q1 + 2 * s1, q2 + 2 * s2
@@ -164,10 +164,10 @@ def backward_vector_by_2(
                 d3, d5 = multiply_add(v2, g, d3), multiply_add(v2, g0, d5)
                 d4 = multiply_add(v3, g, d4)
                 total = three(multiply(g, w0), g0, h, h0, w2, w6, w8)
-                write(total, t0, None, lanes)
-                write(multiply_add(h, w7, multiply(g, w1)), t1, None, lanes)
-                write(multiply_add(g0, w5, multiply(g, w3)), u0, None, lanes)
-                write(multiply(g, w4), u1, None, lanes)
+                write(total, t0, False, lanes)
+                write(multiply_add(h, w7, multiply(g, w1)), t1, False, lanes)
+                write(multiply_add(g0, w5, multiply(g, w3)), u0, False, lanes)
+                write(multiply(g, w4), u1, False, lanes)
                 g0, h0 = g, h
                 p0, p1 = p0 + s0, p1 + s1
                 a0, a1, b0, b1 = a0 + s2, a1 + s2, b0 + s3, b1 + s3
