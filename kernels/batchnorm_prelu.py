@@ -233,15 +233,28 @@ def backward_fused(
     n_chunks = chunks(len(rows), GRAIN)
     partial = zeros((n_chunks, 3, mean.size), np.float64)
     sums_loop(dy_rows, rows, *z_of, empty(partial.shape, x.dtype), partial)
-    sum_dz, sum_dz_x, dslope = partial.sum(axis=0)
-    by_x = (-scale * inverse**2 * sum_dz_x / len(rows)).astype(x.dtype)
-    shift = (-scale * sum_dz / len(rows)).astype(x.dtype)
+    by_x, shift, *gradients = from_sums(partial, scale, inverse, len(rows), slope)
     dx = empty_like(x)
     dx_loop(dy_rows, rows, *z_of, by_x, shift, as_rows(dx), row_chunks(rows))
+    dgamma, dbeta, dslope = gradients
+    return dx, dgamma, dbeta, dslope
+
+
+def from_sums(
+    sums: Array, scale: Array, inverse: Array, rows: int, slope: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Return by_x and shift, which `go_back` takes, and dgamma, dbeta, dslope.
+
+    All follow from sums (chunks, 3, C) as `add_sums` adds them up over `rows` rows; scale and
+    inverse, gamma / std and 1 / std, are float64.
+    """
+    sum_dz, sum_dz_x, dslope = sums.sum(axis=0)
     if slope.shape == (1,):
         dslope = dslope.sum(keepdims=True)
-    dgamma = (sum_dz_x * inverse).astype(x.dtype)
-    return dx, dgamma, sum_dz.astype(x.dtype), dslope.astype(x.dtype)
+    by_x, shift = -scale * inverse**2 * sum_dz_x / rows, -scale * sum_dz / rows
+    found = by_x, shift, sum_dz_x * inverse, sum_dz, dslope
+    by_x, shift, dgamma, dbeta, dslope = (a.astype(slope.dtype) for a in found)
+    return by_x, shift, dgamma, dbeta, dslope
 
 
 @parallel
@@ -262,15 +275,28 @@ def sums_loop(
     rows, n_chunks = x.shape[0], partial.shape[0]
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        for start in range(low, high, BLOCK):
-            end = min(start + BLOCK, high)
-            add_sums(
-                dy[start:end], x[start:end], mean, scale, beta, slope, sums[chunk], partial[chunk]
-            )
+        add_sums(dy[low:high], x[low:high], mean, scale, beta, slope, sums[chunk], partial[chunk])
 
 
 @kernel
 def add_sums(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    scale: Array,
+    beta: Array,
+    slope: Array,
+    sums: Array,
+    partial: Array,
+) -> None:
+    """dy, x (rows, C) -> added to partial (3, C) float64; sums (3, C): scratch."""
+    for start in range(0, x.shape[0], BLOCK):
+        end = min(start + BLOCK, x.shape[0])
+        add_block_sums(dy[start:end], x[start:end], mean, scale, beta, slope, sums, partial)
+
+
+@kernel
+def add_block_sums(
     dy: Array,
     x: Array,
     mean: Array,
@@ -426,16 +452,8 @@ def go_back_loop(
     rows = x.shape[0]
     for chunk in prange(n_chunks):
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
-        go_back_in_place(g[low:high], x[low:high], mean, scale, beta, slope, by_x, shift)
-
-
-@kernel
-def go_back_in_place(
-    g: Array, x: Array, mean: Array, scale: Array, beta: Array, slope: Array, by_x: Array,
-    shift: Array,
-) -> None:  # fmt: skip
-    """`go_back` from g to g."""
-    go_back(g, x, mean, scale, beta, slope, by_x, shift, g)
+        g_part = g[low:high]
+        go_back(g_part, x[low:high], mean, scale, beta, slope, by_x, shift, g_part)
 
 
 forward = Ladder(

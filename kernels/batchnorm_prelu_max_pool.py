@@ -21,8 +21,8 @@ from typing import TypeAlias
 import numpy as np
 
 from . import batchnorm, max_pool, prelu
-from .batchnorm import BLOCK, as_rows, inverse_std, quiet
-from .batchnorm_prelu import activate, add_sums, check_given, go_back, spread
+from .batchnorm import as_rows, inverse_std, quiet
+from .batchnorm_prelu import activate, add_sums, check_given, from_sums, go_back, spread
 from .checks import Array, check_array
 from .jit import chunks, kernel, max_threads, parallel, prange, thread_id
 from .ladder import Ladder, rung_of
@@ -173,16 +173,11 @@ def backward_images(
     scratch = np.empty((max_threads(), 3, channels), x.dtype)
     da = empty((max_threads(), *x.shape[1:]), x.dtype)
     sums_loop(dy, argmax, x, *z_of, size, stride, corner, da, scratch, sums)
-    sum_dz, sum_dz_x, dslope = sums.sum(axis=0)
-    rows = len(as_rows(x))
-    by_x = (-scale * inverse**2 * sum_dz_x / rows).astype(x.dtype)
-    shift = (-scale * sum_dz / rows).astype(x.dtype)
+    by_x, shift, *gradients = from_sums(sums, scale, inverse, len(as_rows(x)), slope)
     dx = empty_like(x)
     dx_loop(dy, argmax, x, *z_of, by_x, shift, size, stride, corner, dx, chunks(len(x)))
-    if slope.shape == (1,):
-        dslope = dslope.sum(keepdims=True)
-    dgamma = (sum_dz_x * inverse).astype(x.dtype)
-    return dx, dgamma, sum_dz.astype(x.dtype), dslope.astype(x.dtype)
+    dgamma, dbeta, dslope = gradients
+    return dx, dgamma, dbeta, dslope
 
 
 @parallel
@@ -197,11 +192,8 @@ def sums_loop(
         da_rows = pixels(da[thread])
         for i in range(chunk * images // n_chunks, (chunk + 1) * images // n_chunks):
             unpool_image(dy[i], argmax[i], size, stride, corner, da[thread])
-            x_rows = pixels(x[i])
-            for start in range(0, len(x_rows), BLOCK):
-                block = slice(start, min(start + BLOCK, len(x_rows)))
-                args = da_rows[block], x_rows[block], mean, scale, beta, slope
-                add_sums(*args, scratch[thread], sums[chunk])
+            args = da_rows, pixels(x[i]), mean, scale, beta, slope
+            add_sums(*args, scratch[thread], sums[chunk])
 
 
 @parallel

@@ -25,8 +25,16 @@ from typing import TypeAlias
 import numpy as np
 
 from . import batchnorm, depthwise, pointwise, prelu
-from .batchnorm import BLOCK, add_statistics, as_rows, combine, inverse_std, quiet, row_chunks
-from .batchnorm_prelu import activate, add_sums, check_given, go_back_in_place, go_back_loop, spread
+from .batchnorm import add_statistics, as_rows, combine, inverse_std, quiet, row_chunks
+from .batchnorm_prelu import (
+    activate,
+    add_sums,
+    check_given,
+    from_sums,
+    go_back,
+    go_back_loop,
+    spread,
+)
 from .checks import Array, check_array
 from .depthwise.plain import check_forward as check_depthwise
 from .depthwise.simd import add_up as add_up_taps
@@ -244,21 +252,10 @@ def backward_images(
         _room(group, x.shape[1:]), _room(group, (*dy.shape[1:3], c_in)), (pads[0], pads[2]),
         borders, frozen, np.empty((max_threads(), 3, c_in), np.float32), sums,
     )  # fmt: skip
-    sum_dz, sum_dz_x, dslope = sums.sum(axis=0)
+    by_x, shift, dgamma, dbeta, dslope = from_sums(sums, scale, inverse, len(rows), slope)
     if not frozen:
-        by_x = (-scale * inverse**2 * sum_dz_x / len(rows)).astype(x.dtype)
-        shift = (-scale * sum_dz / len(rows)).astype(x.dtype)
         go_back_loop(as_rows(dx), rows, *z_of, by_x, shift, row_chunks(rows))
-    if slope.shape == (1,):
-        dslope = dslope.sum(keepdims=True)
-    return (
-        dx,
-        (sum_dz_x * inverse).astype(x.dtype),
-        sum_dz.astype(x.dtype),
-        dslope.astype(x.dtype),
-        add_up_taps(dw),
-        pointwise.backward_weight(dy, d),
-    )
+    return dx, dgamma, dbeta, dslope, add_up_taps(dw), pointwise.backward_weight(dy, d)
 
 
 @parallel
@@ -284,12 +281,10 @@ def backward_loop(
             lines, channels = (last - first) * x.shape[1], (0, x.shape[3])
             backward_lines(dd_now, a_now, w, dx_now, dw[chunk], 0, lines, before, channels, False)
             x_rows, dx_rows = pixels(x_now), pixels(dx_now)
-            for start in range(0, len(x_rows), BLOCK):
-                block = slice(start, min(start + BLOCK, len(x_rows)))
-                args = dx_rows[block], x_rows[block], mean, scale, beta, slope
-                add_sums(*args, sums32[thread], sums[chunk])
+            z_of = mean, scale, beta, slope
+            add_sums(dx_rows, x_rows, *z_of, sums32[thread], sums[chunk])
             if frozen:
-                go_back_in_place(dx_rows, x_rows, mean, scale, beta, slope, by_x, shift)
+                go_back(dx_rows, x_rows, *z_of, by_x, shift, dx_rows)
 
 
 forward = Ladder(
