@@ -1,4 +1,7 @@
-"""Every decision about Numba in one place: compile flags, disk cache, threads.
+"""How kernels are compiled and run: compile flags and threads.
+
+`cache` keeps machine code on disk, `linking` puts compiled functions together, `ahead`
+compiles several at a time.
 
 Kernels use two decorators: `kernel` compiles a function that runs on the calling
 thread, `parallel` one whose `prange` loops run on the project's threads. Both
@@ -12,26 +15,22 @@ added up in chunk order afterwards.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
+import inspect
 import os
-import pickle
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
-import numpy as np
-import platformdirs
-from numba.core import caching
 from numba.np.ufunc.parallel import get_thread_id
+
+from .cache import keep, kept
+from .linking import ours
 
 # Numba calls itself typed but leaves most of these names out.
 _numba: Any = numba
-_FunctionCache: Any = caching.FunctionCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,52 +43,12 @@ FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(
 # Room for 64 workers; a fixed number, because results must not depend on the machine.
 MAX_CHUNKS = 64
 
-# What unpickling a truncated or foreign cache file may raise.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-)
-
 prange = numba.prange
 # Which thread runs this turn of a prange loop: for scratch memory, never for results.
 thread_id: Any = get_thread_id
 
 
-class CacheWarning(UserWarning):
-    """Compiled kernels could not be read from, or written to, the disk cache."""
-
-
-# --- disk cache ---------------------------------------------------------------------
-
-
-def _cache_key() -> str:
-    """Hash every kernel source with the versions and settings that shape machine code.
-
-    Numba looks at the file that defines a function only: after an edit of a function that
-    is inlined elsewhere it would answer with old code. A new directory cannot be stale.
-    Numba itself adds the CPU features it compiles for to the key of each entry.
-    """
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "MINIDNN_SIMD")
-    cpu = [os.environ.get(name) for name in names]
-    settings = (_numba.__version__, np.__version__, sorted(FASTMATH), cpu)
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()[:16]
-
-
-def cache_root() -> Path:
-    """Return the folder under which compiled kernels are kept (`MINIDNN_CACHE_DIR` overrides)."""
-    chosen = os.environ.get("MINIDNN_CACHE_DIR")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("minidnn")) / "kernels"
+# --- compiling ----------------------------------------------------------------------
 
 
 def target() -> tuple[str, str, str]:
@@ -102,47 +61,6 @@ def target() -> tuple[str, str, str]:
     return triple, name, features
 
 
-CACHE_DIR = cache_root() / _cache_key()
-_warned = False
-
-
-def _warn_cache(what: str, error: BaseException) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            f"compiled kernels cannot be {what} {CACHE_DIR} ({error!r}); going on without, "
-            "so each process compiles again. Set MINIDNN_CACHE_DIR to a writable folder",
-            CacheWarning,
-            stacklevel=3,
-        )
-
-
-class _Cache:
-    """Numba's cache of one function, minus its crashes: a broken file is compiled anew."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._numba: Any = _FunctionCache(function)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._numba, name)
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return self._numba.load_overload(sig, target_context)
-        except UNREADABLE as error:
-            _warn_cache("read from", error)
-            with contextlib.suppress(OSError):
-                self._numba.flush()
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            self._numba.save_overload(sig, data)
-        except UNREADABLE as error:
-            _warn_cache("written to", error)
-
-
 # Every compiled function, so that a command can tell what was compiled and what came from disk.
 DISPATCHERS: list[Any] = []
 
@@ -152,21 +70,41 @@ def _compile(function: Callable[..., Any], **flags: Any) -> Any:
     if _numba.config.DISABLE_JIT:  # a plain Python function: nothing to cache
         return dispatcher
     DISPATCHERS.append(dispatcher)
-    previous = _numba.config.CACHE_DIR
-    # Only our own functions go there: the setting is put back at once.
-    _numba.config.CACHE_DIR = str(CACHE_DIR)
-    try:
-        dispatcher._cache = _Cache(function)
-    except (RuntimeError, OSError) as error:  # Numba: "no locator available"
-        _warn_cache("kept in", error)
-    finally:
-        _numba.config.CACHE_DIR = previous
+    compiler = dispatcher._compiler
+    compiler.compile = ours(compiler.compile)
+    keep(dispatcher)
     return dispatcher
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function for the calling thread; other kernels may call it."""
     return cast("Callable[P, R]", _compile(function))
+
+
+def compiled(dispatcher: Any, types: tuple[Any, ...]) -> bool:
+    """Tell whether a function needs no compiling for these argument types."""
+    if _numba.config.DISABLE_JIT or types in dispatcher.overloads:
+        return True
+    return kept(dispatcher, types)
+
+
+class _Instead(threading.local):
+    """What a thread does with calls of parallel kernels, instead of running them."""
+
+    note: Callable[[Any, tuple[Any, ...]], None] | None = None
+
+
+_instead = _Instead()
+
+
+@contextlib.contextmanager
+def instead_of_running(note: Callable[[Any, tuple[Any, ...]], None]) -> Iterator[None]:
+    """Hand each call of a `parallel` function in this thread to `note`: (function, arguments)."""
+    previous, _instead.note = _instead.note, note
+    try:
+        yield
+    finally:
+        _instead.note = previous
 
 
 class Parallel(Generic[P, R]):
@@ -179,6 +117,10 @@ class Parallel(Generic[P, R]):
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if _instead.note is not None:
+            bound = inspect.signature(self.py_func).bind(*args, **kwargs)
+            bound.apply_defaults()
+            return cast("R", _instead.note(self, bound.args))
         with region():
             return cast("R", self.dispatcher(*args, **kwargs))
 

@@ -30,7 +30,8 @@ COMMON_NAMES = {"kernels", "models"}
 KERNEL_NEEDS = {"numpy", "numba"}
 # Packages that a single kernel file needs besides.
 KERNEL_EXCEPTIONS = {
-    "kernels/jit.py": {"platformdirs", "threadpoolctl"},
+    "kernels/jit.py": {"threadpoolctl"},
+    "kernels/cache.py": {"platformdirs"},
     "kernels/simd.py": {"llvmlite"},
     "kernels/tile.py": {"llvmlite"},
 }

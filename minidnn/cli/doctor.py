@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ctypes.util
 import importlib
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -114,18 +113,15 @@ def _blas() -> str:
 
 
 def _cache() -> str:
-    from minidnn.kernels.jit import CACHE_DIR, cache_root
+    from minidnn.kernels.cache import CACHE_DIR, cache_is_writable, cache_root
 
     root = cache_root()
     files = [file for file in root.rglob("*") if file.is_file()] if root.is_dir() else []
     size = sum(file.stat().st_size for file in files) / 1e6
     now = sum(1 for file in files if CACHE_DIR in file.parents)
-    place = root
-    while not place.exists():
-        place = place.parent
     writable = (
         ""
-        if os.access(place, os.W_OK)
+        if cache_is_writable()
         else (
             "; NOT writable: every process compiles again; set MINIDNN_CACHE_DIR to another folder"
         )
