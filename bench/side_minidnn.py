@@ -17,7 +17,7 @@ from minidnn.fusion import fuse
 from minidnn.losses import CrossEntropyLoss
 from minidnn.models.plain_cnn import PlainCNN
 from minidnn.models.quicknet import QuickNet
-from minidnn.optim import SGD, decay_groups
+from minidnn.optim import SGD, Optimizer, decay_groups
 from minidnn.tensor import Tensor, no_grad
 from minidnn.threads import num_threads
 from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
@@ -47,6 +47,7 @@ class _Work:
         self.net = NETWORKS[network](num_classes=CLASSES, dropout=0.0)
         load_torch_state_dict(self.net, load_file(weights))
         self.steps = 0
+        self.optimizers: list[Optimizer] = []
         self.run = self.infer if what == "infer" else self.train
         if what == "infer":
             self.net.eval()
@@ -54,7 +55,12 @@ class _Work:
         fuse(self.net, (2, *self.data.images.shape[1:]))
         self.loss = CrossEntropyLoss(label_smoothing=recipe.SMOOTHING)
         groups = decay_groups(self.net, recipe.WEIGHT_DECAY)
-        self.optimizer = SGD(groups, recipe.LR, recipe.MOMENTUM, nesterov=True)
+        self.optimizers.append(SGD(groups, recipe.LR, recipe.MOMENTUM, nesterov=True))
+
+    def warm_up(self) -> None:
+        """Compile on all cores, as every way into minidnn does."""
+        minidnn.warm_up(self.run, self.net, *self.optimizers)
+        self.steps = 0
 
     def next_batch(self) -> tuple[Any, Any]:
         self.steps += 1
@@ -62,10 +68,11 @@ class _Work:
 
     def train(self) -> float:
         images, labels = self.next_batch()
-        self.optimizer.zero_grad()
+        (optimizer,) = self.optimizers
+        optimizer.zero_grad()
         loss: Tensor = self.loss(self.net(Tensor(images)), labels)
         loss.backward()
-        self.optimizer.step()
+        optimizer.step()
         return loss.item()
 
     def infer(self) -> Any:
@@ -79,6 +86,7 @@ _work: list[_Work] = []
 def first(**arguments: Any) -> Any:
     """Do the first step; return its loss, or the first batch's logits."""
     _work[:] = [_Work(**arguments)]
+    _work[0].warm_up()
     return _work[0].run()
 
 

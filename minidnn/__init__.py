@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from minidnn.optim import SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.tensor import Tensor, no_grad, op
     from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
+    from minidnn.warmup import warm_up
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ _HOME = {
     "to_torch_state_dict": "torch_state",
     "trace": "graph",
     "unfuse": "fusion",
+    "warm_up": "warmup",
 }
 
 __all__ = [
@@ -131,6 +133,7 @@ __all__ = [
     "to_torch_state_dict",
     "trace",
     "unfuse",
+    "warm_up",
 ]
 
 # `minidnn/kernels` and `minidnn/models` are symbolic links in a checkout. Where links became

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from minidnn.data.batches import Batches
+from minidnn.kernels.ahead import Call
 from minidnn.module import Module
 from minidnn.tensor import Array, Tensor, no_grad
+from minidnn.warmup import warm_up
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def evaluate(
     *,
     tta: bool = False,
     progress: Callable[[int], None] = lambda images: None,
+    tell: Callable[[Call, float], None] = lambda call, seconds: None,
 ) -> Evaluation:
     """Measure a model on every picture of some batches.
 
@@ -129,11 +133,15 @@ def evaluate(
         Average the logits over six `views`.
     progress : callable
         Called with the number of pictures done.
+    tell : callable
+        Called with each kernel that `warm_up` compiles for it.
     """
     k = len(batches.dataset.classes)
     confusion = np.zeros((k, k), np.int64)
     total = 0.0
     for x, labels in batches.epoch(0):
+        if not confusion.any():
+            warm_up(partial(predict, model, x), tell=tell)
         logits = predict(model, x, tta=tta)
         total -= float(log_softmax(logits)[np.arange(len(labels)), labels].sum())
         np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)

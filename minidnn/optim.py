@@ -396,7 +396,7 @@ def clip_grad_norm(optimizer: Optimizer, max_norm: float) -> float:
     """
     at_least("max_norm", max_norm, 0)
     optimizer.collect()
-    norm = math.sqrt(square_sum.forward(optimizer.gradients).item())
+    norm = float(np.sqrt(square_sum.forward(optimizer.gradients).item()))
     scale = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and scale < 1:
         optimizer.gradients *= optimizer.gradients.dtype.type(scale)

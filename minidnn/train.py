@@ -30,6 +30,7 @@ from minidnn.errors import CheckpointError, NonFiniteError
 from minidnn.evaluation import Evaluation, evaluate, evaluating
 from minidnn.finite import check_finite, first_bad_layer
 from minidnn.fusion import fuse
+from minidnn.kernels.ahead import Call
 from minidnn.losses import cross_entropy
 from minidnn.module import Module
 from minidnn.optim import clip_grad_norm
@@ -37,6 +38,7 @@ from minidnn.provenance import fingerprint, machine
 from minidnn.rules import make_optimizer, make_schedule
 from minidnn.runlog import RunLog
 from minidnn.tensor import Array, Tensor
+from minidnn.warmup import warm_up
 
 LAST, BEST, LOG, CONFIG = "last.safetensors", "best.safetensors", "log.jsonl", "config.toml"
 
@@ -74,8 +76,11 @@ class Position:
 class Observer:
     """What a caller may watch; the methods do nothing here. The library itself never prints."""
 
+    def compiled(self, kernel: str, seconds: float) -> None:
+        """Hear that a helper process compiled a kernel; called from another thread."""
+
     def first_step(self, seconds: float) -> None:
-        """Hear how long this process's first step took, compiling included."""
+        """Hear how long it took this process to end its first step, compiling included."""
 
     def step(self, trainer: Trainer) -> None:
         """See the trainer after each step."""
@@ -138,6 +143,7 @@ class Trainer:
         self._data = fingerprint(splits.train, splits.val)
         self._saved_at = time.monotonic()
         self._timed_images, self._timed_seconds, self._compiled = 0, 0.0, False
+        self._started = 0.0
 
     def _plain(self, dataset: Any) -> Batches:
         return Batches(dataset, batch_size=128, mean=self.mean, std=self.std, shuffle=False)
@@ -173,6 +179,8 @@ class Trainer:
             self._open()
             # An overflow needs no warning of its own: it ends in the error that names its layer.
             with np.errstate(over="ignore", invalid="ignore"):
+                if not self.finished:
+                    self._warm_up()
                 while not self.finished:
                     if not self._epoch(should_stop):
                         return False
@@ -200,6 +208,20 @@ class Trainer:
         assert self._log is not None
         self._log.append({**record, "time": round(time.time(), 3)})
 
+    def _warm_up(self) -> None:
+        self._started = time.perf_counter()
+        self.model.train()
+
+        def step() -> None:
+            first = np.arange(min(self.config.batch_size, len(self.train_batches.dataset)))
+            self._update(self._forward(*self.train_batches.take(first))[1])
+
+        averages = [self.ema] if self.ema is not None else []
+        warm_up(step, self.model, self.optimizer, *averages, tell=self._tell)
+
+    def _tell(self, call: Call, seconds: float) -> None:
+        self.observer.compiled(str(call), seconds)
+
     def _epoch(self, should_stop: Callable[[], bool]) -> bool:
         p = self.position
         self.model.train()
@@ -220,11 +242,20 @@ class Trainer:
     def _step(self, x: Array, labels: Array) -> float:
         """Train on one batch, x (B, H, W, C) and labels (B,); return its mean loss."""
         self.optimizer.lr = self.schedule(self.position.step)
-        logits = self.model(Tensor(x))
-        loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        logits, loss = self._forward(x, labels)
         value: float = loss.item()
         if not math.isfinite(value):
             raise self._bad(f"loss is {value} at step {self.position.step + 1}", x)
+        self._update(loss)
+        self.position.correct += int((logits.data.argmax(axis=1) == labels).sum())
+        return value
+
+    def _forward(self, x: Array, labels: Array) -> tuple[Tensor, Tensor]:
+        logits = self.model(Tensor(x))
+        smoothing = self.config.label_smoothing
+        return logits, cross_entropy(logits, labels, label_smoothing=smoothing)
+
+    def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
         if self.config.clip_norm:
@@ -232,8 +263,6 @@ class Trainer:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
-        self.position.correct += int((logits.data.argmax(axis=1) == labels).sum())
-        return value
 
     def _bad(self, what: str, x: Array) -> NonFiniteError:
         where = first_bad_layer(self.model, x) or "the loss itself"
@@ -254,7 +283,7 @@ class Trainer:
             p.seconds += now - since
         else:  # the first step compiles: it tells nothing about speed
             self._compiled = True
-            self.observer.first_step(now - since)
+            self.observer.first_step(now - self._started)
         if p.step % self.config.log_steps == 0:
             lr = self.schedule(p.step - 1)
             self._write({"type": "step", "step": p.step, "loss": loss, "lr": lr})
@@ -301,7 +330,10 @@ class Trainer:
             if self.ema is not None:
                 stack.enter_context(self.ema.applied())
             result = evaluate(
-                self.model, batches, progress=lambda done: self.observer.validation(done, size)
+                self.model,
+                batches,
+                progress=lambda done: self.observer.validation(done, size),
+                tell=self._tell,
             )
             if not math.isfinite(result.loss):
                 x, _ = next(batches.epoch(0))

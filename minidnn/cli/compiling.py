@@ -58,9 +58,15 @@ class Watch(event.Listener):
         self.done.append(compiled)
         self.tell(compiled)
 
+    def helped(self, name: str, seconds: float) -> None:
+        """Hear that a helper process compiled a kernel."""
+        compiled = Compiled(name, seconds)
+        self.done.append(compiled)
+        self.tell(compiled)
+
     @property
     def seconds(self) -> float:
-        """Time spent compiling so far."""
+        """Time spent compiling so far, that of helper processes added up."""
         return sum(compiled.seconds for compiled in self.done)
 
     def __enter__(self) -> Watch:

@@ -36,11 +36,15 @@ class Lines(Observer):
         """Write one line."""
         print(text, flush=True)
 
+    def compiled(self, kernel: str, seconds: float) -> None:
+        """Count it."""
+        self.watch.helped(kernel, seconds)
+
     def first_step(self, seconds: float) -> None:
         """Say how long everything took that only the first step needs."""
-        done = self.watch.done
-        compiled = f", {self.watch.seconds:.1f} s of it compiling {len(done)} kernels"
-        self.say(f"first step done after {seconds:.1f} s{compiled if done else ''}")
+        done = len(self.watch.done)
+        compiled = f", {done} kernels compiled on the way" if done else ""
+        self.say(f"first step done after {seconds:.1f} s{compiled}")
 
     def step(self, trainer: Trainer) -> None:
         """Write a line if the last one is old enough."""
@@ -85,6 +89,11 @@ class Bar(Lines):
     def say(self, text: str) -> None:
         """Write one line above the bar."""
         self.bar.console.print(text, highlight=False)
+
+    def compiled(self, kernel: str, seconds: float) -> None:
+        """Show that something happens."""
+        super().compiled(kernel, seconds)
+        self.bar.update(self.task, status=f"{len(self.watch.done)} kernels, {kernel}")
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar."""

@@ -243,7 +243,7 @@ def _fit(trainer: Trainer, progress: str) -> int:
     from minidnn.cli.display import showing
     from minidnn.cli.interrupt import StopOnSignal
 
-    print("compiling kernels where needed (up to a minute the first time) ...", flush=True)
+    print("compiling kernels where needed (half a minute the first time) ...", flush=True)
     epochs = trainer.config.epochs
     with (
         Watch() as watch,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from minidnn.cli.session import add_threads, set_threads
+
+if TYPE_CHECKING:
+    from minidnn.cli.compiling import Watch
+    from minidnn.kernels.ahead import Call
 
 NAME = "warmup"
 HELP = "compile the kernels a network needs into the disk cache, saying which"
@@ -22,24 +27,24 @@ def run(args: argparse.Namespace) -> int:
     """Run one training step and one evaluation on random pictures, and tell what compiled."""
     set_threads(args.threads)
     from minidnn.cli.compiling import Compiled, Watch, from_cache
-    from minidnn.kernels.jit import CACHE_DIR
+    from minidnn.kernels.cache import CACHE_DIR
 
     def tell(compiled: Compiled) -> None:
         print(f"  {compiled.seconds:6.2f} s  {compiled.name}", flush=True)
 
     start = time.perf_counter()
     with Watch(tell) as watch:
-        _train_once(args.model, args.batch_size)
-    loaded = from_cache()
+        _train_once(args.model, args.batch_size, watch)
+    loaded = max(0, len(from_cache()) - len(watch.done))
     print(
-        f"{args.model}: {len(watch.done)} kernels compiled in {watch.seconds:.1f} s, "
-        f"{len(loaded)} loaded from the cache; {time.perf_counter() - start:.1f} s in all"
+        f"{args.model}: {len(watch.done)} kernels compiled in {watch.seconds:.1f} s of work, "
+        f"{loaded} loaded from the cache; {time.perf_counter() - start:.1f} s in all"
     )
     print(f"cache: {CACHE_DIR}")
     return 0
 
 
-def _train_once(name: str, batch_size: int) -> None:
+def _train_once(name: str, batch_size: int, watch: Watch) -> None:
     import numpy as np
 
     from minidnn.cli.session import build_model
@@ -50,6 +55,7 @@ def _train_once(name: str, batch_size: int) -> None:
     from minidnn.losses import cross_entropy
     from minidnn.rules import make_optimizer
     from minidnn.tensor import Tensor
+    from minidnn.warmup import warm_up
 
     config = resolve({"model": name, "batch_size": batch_size})
     pictures = draw_shapes("train", count=batch_size)
@@ -57,9 +63,16 @@ def _train_once(name: str, batch_size: int) -> None:
     fuse(model, (batch_size, *pictures.input_shape))
     optimizer = make_optimizer(config, model)
     batches = Batches(pictures, batch_size=batch_size, augment=Augment())
-    x, labels = batches.take(np.arange(batch_size))
-    loss = cross_entropy(model(Tensor(x)), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    evaluate(model, batches)
+
+    def step() -> None:
+        x, labels = batches.take(np.arange(batch_size))
+        optimizer.zero_grad()
+        cross_entropy(model(Tensor(x)), labels).backward()
+        optimizer.step()
+
+    def tell(call: Call, seconds: float) -> None:
+        watch.helped(str(call), seconds)
+
+    warm_up(step, model, optimizer, tell=tell)
+    step()
+    evaluate(model, batches, tell=tell)
