@@ -103,9 +103,9 @@ def classify(rng: np.random.Generator, channels: int, at: str) -> int:
             guarded(rng.standard_normal(shape).astype(np.float32), at)
             for shape in ((rows, channels), (channels, columns), (rows, columns))
         )
-        count += agree(linear.forward["few"](x, w), x @ w)
-        count += agree(linear.backward_input["few"](dy, w), dy @ w.T)
-        count += agree(linear.backward_weight["few"](dy, x), x.T @ dy)
+        count += agree(linear.forward["simd"](x, w), x @ w)
+        count += agree(linear.backward_input["simd"](dy, w), dy @ w.T)
+        count += agree(linear.backward_weight["simd"](dy, x), x.T @ dy)
     return count
 
 

@@ -10,6 +10,7 @@ from ..memory import empty
 from ..simd import LANES, address, prefetch_run, transpose_block
 from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile, prefetch_tile, tile_height
 from .blas import add_up, nn_blas, nt_blas, reduction_chunks, tn_blas, wanted_parts
+from .narrow import dots_of, narrow
 
 # A part of a product works on so many elements of `a`: about 1 ms of work at 128 columns.
 PART_OF_A = 1 << 16
@@ -27,6 +28,8 @@ def nn_simd(a: Array, b: Array) -> Array:
     if a.dtype != np.float32:
         return nn_blas(a, b)
     (m, k), n = a.shape, b.shape[1]
+    if narrow(n, k):
+        return dots_of(a, np.ascontiguousarray(b.T))
     y = empty((m, n), a.dtype)
     nn_simd_loop(a, b, y, *parts_of(m, k, n), room_for(a))
     return y
@@ -105,6 +108,8 @@ def nt_simd(a: Array, b: Array) -> Array:
     """Transpose b, which is small against the product, and multiply as in nn."""
     if a.dtype != np.float32:
         return nt_blas(a, b)
+    if narrow(len(b), a.shape[1]):
+        return dots_of(a, b)
     return nn_simd(a, transpose(b))
 
 
@@ -153,6 +158,8 @@ def tn_simd(a: Array, b: Array) -> Array:
     if a.dtype != np.float32:
         return tn_blas(a, b)
     (k, m), n = a.shape, b.shape[1]
+    if narrow(n, k) and n < m:  # y turned has long rows
+        return np.ascontiguousarray(tn_simd(b, a).T)
     n_chunks = reduction_chunks(k, m * n, wanted_parts(k * m * n))
     by_column = max(1, -(-n // TILE_COLUMNS) // COLUMNS_IN_L2)
     by_row = max(1, min(MAX_CHUNKS // (2 * n_chunks * by_column), m // (4 * TILE_ROWS)))
