@@ -467,6 +467,16 @@ def address(a: Array) -> int:
     return np.int64(a.ctypes.data)  # type: ignore[return-value]  # Numba's name for int
 
 
+# Bytes of an array that is far larger than the caches a core may count on.
+FAR = 8 << 20
+
+
+def is_far(y: Array) -> bool:
+    """Tell whether y (..., C) is best written past the caches, by `stream`: large, and aligned."""
+    aligned = y.ctypes.data % CACHE_LINE == 0 and y.shape[-1] % LANES == 0
+    return y.nbytes >= FAR and y.itemsize == 4 and aligned and VECTOR_BYTES == CACHE_LINE
+
+
 @kernel
 def whole_vectors(x: Array) -> int:
     """Return how many bytes of a row of x (..., C) whole vectors cover; 0 unless it is float32.

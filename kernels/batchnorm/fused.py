@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import Array
@@ -10,10 +12,14 @@ from ..memory import empty, empty_like, zeros
 from ..simd import (
     VECTOR_BYTES,
     add,
+    address,
+    fence,
+    is_far,
     load,
     multiply_add,
     prefetch,
     store,
+    stream,
     subtract,
     whole_vectors,
 )
@@ -138,7 +144,8 @@ def sum_differences(x: Array, sums: Array) -> None:
 def _normalise(x: Array, gamma: Array, beta: Array, mean: Array, inverse: Array) -> Array:
     """(x - mean) * scale + shift in one pass."""
     y, rows = empty_like(x), as_rows(x)
-    affine_loop(rows, *affine(gamma, beta, mean, inverse), as_rows(y), row_chunks(rows))
+    given = affine(gamma, beta, mean, inverse)
+    affine_loop(rows, *given, as_rows(y), row_chunks(rows), is_far(y))
     return y
 
 
@@ -159,14 +166,44 @@ def row_chunks(rows: Array) -> int:
 
 
 @parallel
-def affine_loop(x: Array, mean: Array, scale: Array, shift: Array, y: Array, n_chunks: int) -> None:
-    """x (rows, C) -> y (rows, C) = (x - mean) * scale + shift; the subtraction loses no bits."""
+def affine_loop(
+    x: Array, mean: Array, scale: Array, shift: Array, y: Array, n_chunks: int, far: bool
+) -> None:
+    """x (rows, C) -> y (rows, C) = (x - mean) * scale + shift; far: as `is_far` says of y."""
     rows = x.shape[0]
-    for chunk in prange(n_chunks):
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            x_row, y_row = x[row], y[row]
-            for c in range(x_row.size):
-                y_row[c] = (x_row[c] - mean[c]) * scale[c] + shift[c]
+    for turn in prange(n_chunks):
+        chunk = n_chunks - 1 - np.int64(turn)  # first the rows that the statistics left in cache
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        affine_rows(x[low:high], mean, scale, shift, y[low:high], far)
+
+
+@kernel
+def affine_rows(x: Array, mean: Array, scale: Array, shift: Array, y: Array, far: bool) -> None:
+    """As `affine_loop`, for some rows; the subtraction loses no bits."""
+    row, whole = x.itemsize * x.shape[1], whole_vectors(x)
+    m_at, a_at, b_at = address(mean), address(scale), address(shift)
+    for i in range(x.shape[0]):
+        x_at, y_at = address(x) + i * row, address(y) + i * row
+        for at in range(0, whole, VECTOR_BYTES):
+            d = subtract(load(x_at + at), load(m_at + at))
+            put(multiply_add(d, load(a_at + at), load(b_at + at)), y_at + at, far)
+    if far:
+        fence()
+    left = whole // x.itemsize
+    m, a, b = mean[left:], scale[left:], shift[left:]
+    for i in range(x.shape[0] if m.size else 0):
+        x_row, y_row = x[i, left:], y[i, left:]
+        for c in range(x_row.size):
+            y_row[c] = (x_row[c] - m[c]) * a[c] + b[c]
+
+
+@kernel
+def put(vector: Any, at: int, far: bool) -> None:
+    """Write a vector, past the caches if it is far."""
+    if far:
+        stream(vector, at)
+    else:
+        store(vector, at)
 
 
 def inference_fused(
@@ -245,30 +282,45 @@ def backward_fused(
     by_x = (-scale * inverse**2 * sum_dy_x / len(rows)).astype(x.dtype)
     shift = (-scale * sum_dy / len(rows)).astype(x.dtype)
     dx = empty_like(x)
-    dx_loop(
-        as_rows(dy), rows, mean, scale.astype(x.dtype), by_x, shift, as_rows(dx), row_chunks(rows)
-    )
+    by_dy = scale.astype(x.dtype)
+    dx_loop(as_rows(dy), rows, mean, by_dy, by_x, shift, as_rows(dx), row_chunks(rows), is_far(dx))
     return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)
 
 
 @parallel
 def dx_loop(
-    dy: Array,
-    x: Array,
-    mean: Array,
-    scale: Array,
-    by_x: Array,
-    shift: Array,
-    dx: Array,
-    n_chunks: int,
-) -> None:
-    """dy, x (rows, C) -> dx (rows, C) = scale * dy + by_x * (x - mean) + shift."""
+    dy: Array, x: Array, mean: Array, scale: Array, by_x: Array, shift: Array, dx: Array,
+    n_chunks: int, far: bool,
+) -> None:  # fmt: skip
+    """dy, x (rows, C) -> dx (rows, C) = scale * dy + by_x * (x - mean) + shift; far: as above."""
     rows = x.shape[0]
-    for chunk in prange(n_chunks):
-        for row in range(chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks):
-            dy_row, x_row, dx_row = dy[row], x[row], dx[row]
-            for c in range(x_row.size):
-                dx_row[c] = scale[c] * dy_row[c] + (by_x[c] * (x_row[c] - mean[c]) + shift[c])
+    for turn in prange(n_chunks):
+        chunk = n_chunks - 1 - np.int64(turn)  # first the rows that the sums left in cache
+        low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
+        dx_rows(dy[low:high], x[low:high], mean, scale, by_x, shift, dx[low:high], far)
+
+
+@kernel
+def dx_rows(
+    dy: Array, x: Array, mean: Array, scale: Array, by_x: Array, shift: Array, dx: Array, far: bool
+) -> None:
+    """As `dx_loop`, for some rows."""
+    row, whole = x.itemsize * x.shape[1], whole_vectors(x)
+    m_at, a_at, b_at, c_at = address(mean), address(scale), address(by_x), address(shift)
+    for i in range(x.shape[0]):
+        dy_at, x_at, dx_at = address(dy) + i * row, address(x) + i * row, address(dx) + i * row
+        for at in range(0, whole, VECTOR_BYTES):
+            d = subtract(load(x_at + at), load(m_at + at))
+            by_place = multiply_add(load(b_at + at), d, load(c_at + at))
+            put(multiply_add(load(a_at + at), load(dy_at + at), by_place), dx_at + at, far)
+    if far:
+        fence()
+    left = whole // x.itemsize
+    m, a, b, c = mean[left:], scale[left:], by_x[left:], shift[left:]
+    for i in range(x.shape[0] if m.size else 0):
+        dy_row, x_row, dx_row = dy[i, left:], x[i, left:], dx[i, left:]
+        for k in range(x_row.size):
+            dx_row[k] = a[k] * dy_row[k] + (b[k] * (x_row[k] - m[k]) + c[k])
 
 
 @quiet
@@ -280,5 +332,5 @@ def inference_backward_fused(
     sum_dy, sum_dy_x = _sums_fused(dy, x, mean)
     dx, rows = empty_like(x), as_rows(dy)
     scale = (gamma * inverse).astype(x.dtype)
-    affine_loop(rows, zero, scale, zero, as_rows(dx), row_chunks(rows))
+    affine_loop(rows, zero, scale, zero, as_rows(dx), row_chunks(rows), is_far(dx))
     return dx, (sum_dy_x * inverse).astype(x.dtype), sum_dy.astype(x.dtype)

@@ -7,15 +7,13 @@ import numpy as np
 from ..checks import Array
 from ..jit import kernel, parallel, prange
 from ..memory import empty_like, zeros
-from ..simd import CACHE_LINE, LANES, VECTOR_BYTES
+from ..simd import is_far
 from ..windows import Pads, Pair
 from .plain import new_output
 from .rows import backward_channels_last, cut, forward_channels_last
 from .sliding import ROOM, backward_lines, forward_lines, padded
 from .striding import backward_lines_by_2, forward_lines_by_2, pairs
 
-# Bytes of an array that is far larger than the caches a core may count on.
-FAR = 8 << 20
 PART = 64  # channels that a task has at least, if there are so many; a multiple of any LANES
 
 
@@ -27,12 +25,6 @@ def applies(x: Array, w: Array, stride: Pair) -> bool:
 def applies_by_2(x: Array, w: Array, stride: Pair) -> bool:
     """Tell whether `striding` is made for this: float32, 3x3, stride 2."""
     return x.dtype == np.float32 and w.shape[:2] == (3, 3) and tuple(stride) == (2, 2)
-
-
-def is_far(y: Array) -> bool:
-    """Tell whether y is best written past the caches."""
-    aligned = y.ctypes.data % CACHE_LINE == 0 and y.shape[3] % LANES == 0
-    return y.nbytes >= FAR and aligned and VECTOR_BYTES == CACHE_LINE
 
 
 def new_sums(n_chunks: int, w: Array) -> Array:

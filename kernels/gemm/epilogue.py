@@ -14,7 +14,8 @@ from ..jit import kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
 from ..simd import address, prefetch_run
 from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile_then, prefetch_tile, tile_height
-from .simd import ALIASING, APART, parts_of
+from .narrow import APART
+from .simd import ALIASING, parts_of
 
 # Rows whose sums are float32: eight tiles, each summed by itself. Error grows as with 22 rows.
 BLOCK = 8 * TILE_ROWS

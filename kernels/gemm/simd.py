@@ -10,7 +10,7 @@ from ..memory import empty
 from ..simd import LANES, address, prefetch_run, transpose_block
 from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile, prefetch_tile, tile_height
 from .blas import add_up, nn_blas, nt_blas, reduction_chunks, tn_blas, wanted_parts
-from .narrow import dots_of, narrow
+from .narrow import APART, dots_of, narrow, turned
 
 # A part of a product works on so many elements of `a`: about 1 ms of work at 128 columns.
 PART_OF_A = 1 << 16
@@ -20,7 +20,6 @@ COLUMNS_IN_L2 = 8
 STEPS, LONG_STEPS, BLOCK_IN_L2 = 128, 256, 1 << 17
 # Rows a multiple of 4,096 bytes apart fall into the same sets of L1 and push each other out.
 ALIASING = 1024
-APART = 16  # numbers that bring them to different ones
 
 
 def nn_simd(a: Array, b: Array) -> Array:
@@ -29,7 +28,7 @@ def nn_simd(a: Array, b: Array) -> Array:
         return nn_blas(a, b)
     (m, k), n = a.shape, b.shape[1]
     if narrow(n, k):
-        return dots_of(a, np.ascontiguousarray(b.T))
+        return dots_of(a, turned(b))
     y = empty((m, n), a.dtype)
     nn_simd_loop(a, b, y, *parts_of(m, k, n), room_for(a))
     return y
