@@ -14,8 +14,8 @@ from .. import gemm
 from ..checks import Array
 from ..jit import MAX_CHUNKS, kernel, max_threads, parallel, prange, thread_id
 from ..memory import empty
-from ..simd import LANES, prefetch
-from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile
+from ..simd import LANES, address, prefetch
+from ..tile import TILE_COLUMNS, TILE_ROWS, dot_tile, prefetch_tile
 from ..windows import Pair
 from .axes import Axis
 from .gather import gather, gather_panels, number, scatter
@@ -122,16 +122,19 @@ def multiply_part(
     for b in range(row * n_blocks // by_row, (row + 1) * n_blocks // by_row):
         count = min(rows, outputs - b * rows)
         if width:
-            to, to_row = sums.ctypes.data, width
+            to, to_row = address(sums), width
         else:
             to_row = y.shape[3]
-            to = y.ctypes.data + 4 * (b * rows * to_row + columns[0] + left * TILE_COLUMNS)
+            to = address(y) + 4 * (b * rows * to_row + columns[0] + left * TILE_COLUMNS)
         for block in range(blocks.shape[0]):
             panel_row, steps = blocks[block, 2], blocks[block, 3]
             own_runs = runs[blocks[block, 0] : blocks[block, 1]]
             gather(x, windows, own_runs, b * rows, count, scratch, pitch)
             for j in range(left, right):
                 for i in range(0, count, TILE_ROWS):
+                    # Where the next tile goes: a store that waits for memory holds up the sums.
+                    below = (i + TILE_ROWS) * to_row + (j - left) * TILE_COLUMNS
+                    prefetch_tile(to + 4 * below, to_row)
                     dot_tile(
                         scratch.ctypes.data + 4 * i * pitch, pitch, 1,
                         panels.ctypes.data + 4 * (j * k + panel_row) * TILE_COLUMNS, TILE_COLUMNS,
