@@ -5,7 +5,7 @@
 >>> compile_all(calls)
 
 Python's lock and Numba's own keep a process at one compilation. So helper processes
-(``python -m minidnn.kernels.ahead``) share the list, and what they compile reaches this
+(`main`) share the list, and what they compile reaches this
 process through the disk cache.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib
-import os
 import pickle
 import subprocess
 import sys
@@ -119,15 +118,18 @@ def compile_all(
 
 
 def _start() -> subprocess.Popen[str]:
-    """Start a helper that finds this package where this process found it."""
+    """Start a helper that imports this package from where this process has it.
+
+    Not with ``-m``: that looks in the working directory first, where another copy may lie,
+    and machine code is kept per source file.
+    """
     root = Path(__file__).absolute().parents[__name__.count(".")]
-    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import {__name__} as a; a.main()"
     return subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,  # Ctrl-C is for us; we end the helpers
     )
 
@@ -153,7 +155,3 @@ def main() -> None:
         with contextlib.suppress(Exception):
             call.dispatcher().compile(call.types)
         print(time.perf_counter() - start, flush=True)
-
-
-if __name__ == "__main__":
-    main()

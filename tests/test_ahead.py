@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -80,6 +81,25 @@ def test_helpers_fill_the_cache_and_the_caller_compiles_nothing(tmp_path: Path) 
     assert compiled == "0"
     again = python(AHEAD, env=env).split()
     assert again == [listed_calls, "0", "0", ahead], "the second time nothing is compiled"
+
+
+def test_helpers_take_the_package_from_where_the_caller_has_it(tmp_path: Path) -> None:
+    script, elsewhere = tmp_path / "scripts" / "step.py", tmp_path / "work"
+    for folder in (script.parent, elsewhere / "minidnn"):
+        folder.mkdir(parents=True)
+    script.write_text(AHEAD, encoding="utf-8")
+    decoy = "raise ImportError('the copy in the working directory')"
+    (elsewhere / "minidnn" / "__init__.py").write_text(decoy, encoding="utf-8")
+    env = {
+        **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        "MINIDNN_CACHE_DIR": str(tmp_path / "cache"),
+        "NUMBA_NUM_THREADS": "2",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, script], cwd=elsewhere, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[2] == "0", "the caller compiled again what helpers had compiled"
 
 
 def test_the_run_that_compiles_gives_the_bits_of_the_run_that_loads(tmp_path: Path) -> None:
