@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib
+import os
 import pickle
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def compile_all(
     if wanted < 2 or not cache.shares_cache():
         return
     queue = iter(todo[::-1])  # long ones first: the backward loops hold the most code
-    helpers = [_start() for _ in range(wanted)]
+    helpers: list[subprocess.Popen[str]] = []
     take = threading.Lock()
 
     def feed(helper: subprocess.Popen[str]) -> None:
@@ -105,10 +106,13 @@ def compile_all(
                 return
             tell(call, seconds)
 
-    feeders = [threading.Thread(target=feed, args=(helper,)) for helper in helpers]
+    feeders: list[threading.Thread] = []
     try:
-        for feeder in feeders:
-            feeder.start()
+        with contextlib.suppress(OSError):  # no room for another process: fewer do it
+            for _ in range(wanted):
+                helpers.append(_start())
+                feeders.append(threading.Thread(target=feed, args=(helpers[-1],)))
+                feeders[-1].start()
         for feeder in feeders:
             feeder.join()
     finally:  # after an interrupt too: a helper that ends lets its feeder end
@@ -123,7 +127,8 @@ def _start() -> subprocess.Popen[str]:
     Not with ``-m``: that looks in the working directory first, where another copy may lie,
     and machine code is kept per source file.
     """
-    root = Path(__file__).absolute().parents[__name__.count(".")]
+    package = importlib.import_module(__name__.partition(".")[0])
+    root = Path(str(package.__file__)).absolute().parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import {__name__} as a; a.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -141,17 +146,18 @@ def _ask(helper: subprocess.Popen[str], call: Call) -> float | None:
     line = base64.b64encode(pickle.dumps(tuple(call))).decode()
     try:
         print(line, file=helper.stdin, flush=True)
-        answer = helper.stdout.readline()
-    except OSError:
+        return float(helper.stdout.readline())
+    except (OSError, ValueError):  # it is gone, or killed while we wrote
         return None
-    return float(answer) if answer else None
 
 
 def main() -> None:
     """Compile what standard input names, a line each; answer with the seconds it took."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what prints while it compiles must not look like an answer
     for line in sys.stdin:
         call = Call(*pickle.loads(base64.b64decode(line)))
         start = time.perf_counter()
         with contextlib.suppress(Exception):
             call.dispatcher().compile(call.types)
-        print(time.perf_counter() - start, flush=True)
+        print(time.perf_counter() - start, file=answers, flush=True)

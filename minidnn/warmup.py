@@ -24,9 +24,9 @@ def warm_up(
     """Compile every kernel that `step` will call, several at a time.
 
     Calls `step` once with the parallel loops left out, to see which it would run. So it
-    computes nonsense, and what it changes is to be named in `restore`. Kernels that are in
-    the disk cache already cost nothing; without a call of this function each is compiled
-    at its first use, one after another.
+    computes nonsense: it must not check its loss, and what it changes is to be named in
+    `restore`. Kernels that are in the disk cache already cost nothing; without a call of
+    this function each is compiled at its first use, one after another.
 
     Parameters
     ----------

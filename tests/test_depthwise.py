@@ -8,7 +8,7 @@ import pytest
 from minidnn.kernels import memory
 from minidnn.kernels.checks import Array
 from minidnn.kernels.depthwise import simd, sliding, striding
-from minidnn.kernels.simd import CACHE_LINE, VECTOR_BYTES
+from minidnn.kernels.simd import CACHE_LINE, VECTOR_BYTES, is_far
 
 BEFORE = (1, 1)
 
@@ -69,7 +69,7 @@ def test_parts_cover_every_channel_once(channels: int, n_parts: int) -> None:
 
 def test_large_aligned_arrays_alone_are_far() -> None:
     large = memory.empty((64, 32, 32, 64), np.float32)
-    assert simd.is_far(large) == (VECTOR_BYTES == CACHE_LINE)
-    assert not simd.is_far(large[:2])
+    assert is_far(large) == (VECTOR_BYTES == CACHE_LINE)
+    assert not is_far(large[:2])
     odd = memory.empty((64, 32, 32, 65), np.float32)
-    assert not simd.is_far(odd)
+    assert not is_far(odd)
