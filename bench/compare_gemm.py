@@ -19,9 +19,9 @@ import numpy as np
 
 from bench.duel import Side, SideError, take_turns
 from bench.gemm_cases import GemmCase, cases
-from bench.machine import check_equal, count, default_threads, describe, surroundings
-from bench.ratios import Ratio, Verdict, at_least, geometric_mean, speed_ratio
-from bench.tables import Table, show, verdict_table
+from minidnn.measure.machine import check_equal, count, default_threads, describe, surroundings
+from minidnn.measure.ratios import Ratio, Verdict, at_least, geometric_mean, speed_ratio
+from minidnn.measure.tables import Table, show, verdict_table
 from tests.closeness import assert_close
 
 WARM_UP = 1

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from bench.duel import Side, SideError, take_turns
-from bench.machine import (
+from bench.op_cases import CASES, GEMM_BOUND, NORM_ACT, OTHERS, STEM, OpCase
+from minidnn.measure.machine import (
     check_equal,
     check_installed,
     count,
@@ -30,9 +31,8 @@ from bench.machine import (
     describe,
     surroundings,
 )
-from bench.op_cases import CASES, GEMM_BOUND, NORM_ACT, OTHERS, STEM, OpCase
-from bench.ratios import Ratio, Verdict, at_least, geometric_mean, speed_ratio
-from bench.tables import Table, show, verdict_table
+from minidnn.measure.ratios import Ratio, Verdict, at_least, geometric_mean, speed_ratio
+from minidnn.measure.tables import Table, show, verdict_table
 
 OURS = "minidnn"
 WARM_UP = 1

@@ -10,8 +10,8 @@ import pytest
 
 from bench import compare_gemm, compare_ops
 from bench.duel import Side
-from bench.machine import check_equal, default_threads, describe, surroundings
-from bench.tables import Table, texts
+from minidnn.measure.machine import check_equal, default_threads, describe, surroundings
+from minidnn.measure.tables import Table, texts
 
 ROUNDS = 9
 BATCH = 128

@@ -4,7 +4,7 @@ Two libraries in one process would fight over the CPUs with their thread pools, 
 one after the other would meet different clocks and neighbours. So each side lives in its own
 process, waits while another works, and is asked for one measurement at a time, in turns;
 who goes first changes from round to round. What is believed is the median over rounds of the
-ratio of a round (`bench.ratios`).
+ratio of a round (`minidnn.measure.ratios`).
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 
 import minidnn
 from bench.gemm_cases import GemmCase
-from bench.machine import affinity
 from bench.op_cases import LOSS, NORM_ACT, STEM, OpCase
 from bench.recipe import SMOOTHING
 from bench.side import both_ways, one_way, serve
+from minidnn.measure.machine import affinity
 from minidnn.threads import num_threads
 from minidnn.torch_state import to_torch_state_dict
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.gemm_cases import GemmCase
-from bench.machine import affinity
 from bench.side import one_way, serve
+from minidnn.measure.machine import affinity
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.machine import affinity
 from bench.op_cases import LOSS, NORM_ACT, STEM, OpCase
 from bench.recipe import SMOOTHING
 from bench.side import both_ways, serve
@@ -22,6 +21,7 @@ from bench.torch_layouts import (
     images_to_torch,
     weights_channels_last,
 )
+from minidnn.measure.machine import affinity
 
 
 def layer_of(case: OpCase) -> nn.Module:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.duel import Side, SideError, take_turns
-from bench.machine import (
+from minidnn.measure.machine import (
     check_equal,
     check_installed,
     count,
@@ -34,8 +34,8 @@ from bench.machine import (
     describe,
     surroundings,
 )
-from bench.ratios import Ratio, Verdict, at_least, at_most, speed_ratio
-from bench.tables import Table, show, verdict_table
+from minidnn.measure.ratios import Ratio, Verdict, at_least, at_most, speed_ratio
+from minidnn.measure.tables import Table, show, verdict_table
 
 SAME = 1e-3  # relative: float32 rounding grows from step to step
 STEPS = 3  # of which the losses must be the same

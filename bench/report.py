@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from bench import compare_gemm, compare_ops, peers
 from bench.duel import ROOT
-from bench.machine import describe
-from bench.tables import Table
+from minidnn.measure.machine import describe
+from minidnn.measure.tables import Table
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 

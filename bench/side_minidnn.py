@@ -10,11 +10,11 @@ from safetensors.numpy import load_file, save_file
 
 import minidnn
 from bench import recipe
-from bench.machine import affinity, peak_memory
 from bench.shapes import CLASSES
 from bench.side import seconds, serve
 from minidnn.fusion import fuse
 from minidnn.losses import CrossEntropyLoss
+from minidnn.measure.machine import affinity, peak_memory
 from minidnn.models.plain_cnn import PlainCNN
 from minidnn.models.quicknet import QuickNet
 from minidnn.optim import SGD, Optimizer, decay_groups

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bench import recipe
-from bench.machine import affinity, peak_memory
 from bench.side import seconds, serve
 from bench.torch_layouts import images_to_torch, weights_channels_last
+from minidnn.measure.machine import affinity, peak_memory
 from tests.torch_models import plain_cnn, quicknet
 
 NETWORKS: dict[str, Callable[[], Any]] = {"quicknet": quicknet, "plain_cnn": plain_cnn}

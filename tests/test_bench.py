@@ -14,10 +14,10 @@ import pytest
 
 from bench import compare_gemm, compare_ops, gemm_cases, machine, op_cases, peers, report, shapes
 from bench.duel import Side, SideError, take_turns
-from bench.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
 from bench.recipe import decays
-from bench.tables import Table
 from minidnn import trace
+from minidnn.measure.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
+from minidnn.measure.tables import Table
 from minidnn.models import build
 from tests.processes import attempt, run
 

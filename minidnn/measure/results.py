@@ -1,0 +1,67 @@
+"""Measurements as JSON files: what they are, where they were taken, and a version to check."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minidnn.errors import InputError
+from minidnn.measure.machine import surroundings
+from minidnn.threads import num_threads
+
+VERSION = 1  # of the files; a reader refuses others
+PACKAGES = ("numpy", "numba")
+
+
+def envelope(kind: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return measurements with what they are worth nothing without.
+
+    Parameters
+    ----------
+    kind : str
+        The command that measured, such as ``"ladder"``.
+    found : mapping
+        Its numbers, JSON's types only.
+    """
+    where = surroundings(num_threads(), PACKAGES)
+    return {"minidnn": kind, "version": VERSION, "machine": where, **found}
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result, whole or not at all."""
+    text = json.dumps(result, indent=2) + "\n"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """Read a result of one kind.
+
+    Raises
+    ------
+    InputError
+        If the file is no JSON, of another kind, or of another version.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected JSON of `minidnn {kind} --json`, got {error}") from None
+    found = result.get("minidnn") if isinstance(result, dict) else None
+    if found != kind:
+        raise InputError(f"{path}: expected a result of `minidnn {kind}`, got {found!r}")
+    if result.get("version") != VERSION:
+        raise InputError(
+            f"{path}: expected version {VERSION} of the file, got {result.get('version')!r}; "
+            "measure again with this version of minidnn"
+        )
+    return result
