@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,6 +25,14 @@ IDLE_LIMIT = 4 << 30  # bytes kept for reuse at the most; the longest unused go 
 ALIGNMENT = 64  # one cache line, one AVX-512 register
 
 
+class Counts(NamedTuple):
+    """How often blocks were taken, how many bytes they had, and how many of those were new."""
+
+    takes: int
+    taken_bytes: int
+    fresh_bytes: int
+
+
 class _Arena:
     def __init__(self) -> None:
         # A lock that the same thread may take twice: the garbage collector can run
@@ -32,14 +40,18 @@ class _Arena:
         self.lock = threading.RLock()
         self.idle: OrderedDict[int, list[NDArray[np.uint8]]] = OrderedDict()
         self.idle_bytes = 0
+        self.takes = self.taken_bytes = self.fresh_bytes = 0
         self.limit = IDLE_LIMIT  # kept here: at interpreter exit the module's names are gone
 
     def take(self, size: int) -> NDArray[np.uint8]:
         with self.lock:
+            self.takes += 1
+            self.taken_bytes += size
             memories = self.idle.get(size)
             if memories:
                 self.idle_bytes -= size
                 return memories.pop()
+            self.fresh_bytes += size
         raw = np.empty(size + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         return raw[start : start + size]
@@ -138,6 +150,11 @@ def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 def idle_bytes() -> int:
     """Return how many bytes wait to be reused."""
     return _arena.idle_bytes
+
+
+def counts() -> Counts:
+    """Return what this process has taken since it began; take the difference of two calls."""
+    return Counts(_arena.takes, _arena.taken_bytes, _arena.fresh_bytes)
 
 
 def release() -> None:

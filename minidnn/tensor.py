@@ -32,13 +32,15 @@ Array: TypeAlias = NDArray[Any]
 Backward: TypeAlias = Callable[[Array], Any] | tuple[Callable[[Array], Array], ...] | None
 Function: TypeAlias = Callable[..., tuple[Array, Backward]]
 Recorder: TypeAlias = Callable[["Node", "Tensor"], None]
+Runner: TypeAlias = Callable[["Op", list[Array | None], dict[str, Any]], tuple[Array, Backward]]
 
 
 class _State(threading.local):
-    """Per thread, as in PyTorch: whether to keep the tape, and who watches the ops run."""
+    """Per thread, as in PyTorch: whether to keep the tape, who watches ops, who runs them."""
 
     grad_enabled = True
     recorder: Recorder | None = None
+    runner: Runner | None = None
 
 
 _state = _State()
@@ -62,6 +64,19 @@ def recording(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         _state.recorder = previous
+
+
+@contextmanager
+def running(runner: Runner) -> Iterator[None]:
+    """Let ``runner(op, arrays, settings)`` call the functions of this thread's ops in the block.
+
+    It returns ``(y, backward)`` as they do, and may put closures of its own around theirs.
+    """
+    previous, _state.runner = _state.runner, runner
+    try:
+        yield
+    finally:
+        _state.runner = previous
 
 
 class Node:
@@ -126,7 +141,11 @@ class Op:
     def __call__(self, *inputs: Tensor | Array | None, **settings: Any) -> Tensor:
         parents = tuple(None if a is None else as_tensor(a) for a in inputs)
         arrays = [None if p is None else p.data for p in parents]
-        y, backward = self.function(*arrays, **settings)
+        run = _state.runner
+        if run is None:
+            y, backward = self.function(*arrays, **settings)
+        else:
+            y, backward = run(self, arrays, settings)
         out = Tensor(y)
         needs_grad = on_tape(*parents)
         if needs_grad or _state.recorder is not None:

@@ -20,6 +20,12 @@ from minidnn.layers.norm import affine, check_training, move
 from minidnn.tensor import Array, Backward, op
 
 
+def _separable_macs(y: Array, w: Array, matrix: Array, matrix_bias: Array | None) -> int:
+    """Count a depthwise convolution w (3, 3, C) and the matrix (C, K) behind it."""
+    pixels: int = y.size // y.shape[-1]
+    return pixels * (w.size + matrix.size)
+
+
 class Moments:
     """Mean and variance per channel that one op collected while it wrote an array for the next."""
 
@@ -87,7 +93,7 @@ def batchnorm_prelu_max_pool(
     return y, lambda dy: max_pool_kernel.backward(dy, argmax, *given, **settings)
 
 
-@op
+@op(macs=lambda y, x, gamma, beta, slope, *weights, **settings: _separable_macs(y, *weights))
 def batchnorm_prelu_separable(
     x: Array,
     weight: Array | None,
@@ -121,7 +127,7 @@ def batchnorm_prelu_separable(
     return y, backward
 
 
-@op
+@op(macs=lambda y, x, *weights, **settings: _separable_macs(y, *weights))
 def separable(
     x: Array, w: Array, matrix: Array, matrix_bias: Array | None, *, pads: Pads, collected: Moments
 ) -> tuple[Array, Backward]:
