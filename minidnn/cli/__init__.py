@@ -21,7 +21,7 @@ from minidnn import __version__
 from minidnn.kernels.ladder import unknown
 
 # In the order of `minidnn --help`; each is a module of this package.
-COMMANDS = ("train", "evaluate", "predict", "summary", "data", "warmup", "doctor")
+COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "data", "warmup", "doctor")
 
 EPILOG = "Set MINIDNN_TRACEBACK=1 to see where in the code an error came from."
 INTERRUPTED = 130  # what shells expect after Ctrl-C: 128 + SIGINT
