@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +185,7 @@ def test_caches_are_read_as_linux_lists_them(tmp_path: Path) -> None:
 def test_usual_sizes_stand_in_for_a_system_that_does_not_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "unknown")
+    monkeypatch.setattr(platform, "system", lambda: "unknown")
     assert [one.level for one in caches.caches([0], tmp_path)] == [1, 2, 3]
 
 
@@ -201,6 +203,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return FOUND
 
     monkeypatch.setattr(peaks, "measure_peaks", measure)
+    monkeypatch.setattr(peaks, "undisturbed", lambda: True)
     return calls
 
 
@@ -210,6 +213,31 @@ def test_peaks_are_measured_once(kept: list[int]) -> None:
     assert len(kept) == 1
     assert peaks.known_peaks(again=True) == FOUND
     assert len(kept) == 2
+
+
+def test_peaks_of_a_busy_machine_are_not_kept(
+    kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peaks, "undisturbed", lambda: False)
+    with pytest.warns(UserWarning, match="not kept"):
+        assert peaks.known_peaks() == FOUND
+    assert not peaks.kept_in().exists()
+
+
+@pytest.mark.parametrize(("share", "calm"), [(0.95, True), (0.5, False)])
+def test_a_machine_is_calm_if_its_time_is_ours(
+    share: float, calm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = [0.0]
+
+    def tick() -> float:
+        wall[0] += 0.02
+        return wall[0]
+
+    monkeypatch.setattr(peaks, "num_threads", lambda: 2)
+    monkeypatch.setattr(time, "perf_counter", tick)
+    monkeypatch.setattr(time, "process_time", lambda: 2 * share * wall[0])
+    assert peaks.undisturbed() is calm
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,7 @@ def _bytes(text: str) -> int:
 
 
 def _from_macos(cpus: int) -> list[Cache]:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return []
     found = []
     for level, name in ((1, "hw.l1dcachesize"), (2, "hw.l2cachesize"), (3, "hw.l3cachesize")):
