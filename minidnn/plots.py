@@ -18,7 +18,14 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of so many inches.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
     if not available():
         raise MissingExtraError("plots need matplotlib: python -m pip install 'minidnn[plot]'")
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
@@ -35,7 +42,7 @@ def curves(records: Sequence[dict[str, Any]], path: Path, *, title: str = "") ->
         If matplotlib is not installed.
     """
     epochs = [record for record in records if record["type"] == "epoch"]
-    figure = _figure(9, 5.5)
+    figure = new_figure(9, 5.5)
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
     x = [record["epoch"] for record in epochs]
     for axis, quantity in zip(axes, ("loss", "accuracy"), strict=False):
@@ -65,7 +72,7 @@ def confusion(matrix: Array, classes: Sequence[str], path: Path, *, title: str =
     k = len(classes)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(20.0, 2.5 + 0.5 * k)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axis = figure.subplots()
     image = axis.imshow(share, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(image, label="share of the true class")

@@ -20,8 +20,19 @@ from typing import Any, NoReturn
 from minidnn import __version__
 from minidnn.kernels.ladder import unknown
 
-# In the order of `minidnn --help`; each is a module of this package.
-COMMANDS = ("train", "evaluate", "predict", "summary", "profile", "data", "warmup", "doctor")
+# In the order of `minidnn --help`; each is a module of this package, with _ for -.
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "summary",
+    "ladder",
+    "profile-separable",
+    "profile",
+    "data",
+    "warmup",
+    "doctor",
+)
 
 EPILOG = "Set MINIDNN_TRACEBACK=1 to see where in the code an error came from."
 INTERRUPTED = 130  # what shells expect after Ctrl-C: 128 + SIGINT
@@ -49,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _command(name: str) -> Any:
-    return importlib.import_module(f"minidnn.cli.{name}")
+    return importlib.import_module(f"minidnn.cli.{name.replace('-', '_')}")
 
 
 def build_parser() -> tuple[_Parser, dict[str, _Parser]]:

@@ -13,11 +13,18 @@ WIDTH = 160  # so that no cell is cut, whatever the terminal
 
 
 class Table(NamedTuple):
-    """A title, the names of columns, and rows of text; short rows are filled up."""
+    """A title, the names of columns, and rows of text; short rows are filled up.
+
+    Columns hold numbers, at the right, but for the first and those named in `prose`.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    prose: Sequence[str] = ()
+
+    def _is_left(self, number: int) -> bool:
+        return number == 0 or self.columns[number] in self.prose
 
     def filled(self) -> list[list[str]]:
         """Return rows that all have as many cells as there are columns."""
@@ -27,14 +34,14 @@ class Table(NamedTuple):
         """Return it for a terminal."""
         table = rich.table.Table(title=self.title, title_justify="left")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="left" if self._is_left(number) else "right")
         for row in self.filled():
             table.add_row(*row)
         return table
 
     def markdown(self) -> str:
         """Return it for a page."""
-        rules = ["---", *["---:"] * (len(self.columns) - 1)]
+        rules = ["---" if self._is_left(i) else "---:" for i in range(len(self.columns))]
         lines = [f"| {' | '.join(row)} |" for row in (self.columns, rules, *self.filled())]
         return "\n".join([f"**{self.title}**", "", *lines])
 

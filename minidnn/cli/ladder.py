@@ -1,0 +1,89 @@
+"""``minidnn ladder``: an op's rungs against each other and against this machine's peaks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+NAME = "ladder"
+HELP = "time an op's rungs, from naive to fastest, against this machine's peaks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("op", metavar="OP", help="such as depthwise, depthwise.backward, gemm.nn")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--shape",
+        metavar="SHAPE",
+        help="28x28x64, or '28x28x64->128' for channels in and out (default: one of QuickNet's)",
+    )
+    where.add_argument(
+        "--size",
+        choices=("classroom", "stages", "full"),
+        help="all shapes of a set: tiny, QuickNet's widest of each stage, or all of QuickNet",
+    )
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images (default: 8)")
+    parser.add_argument(
+        "--rung", action="append", default=[], metavar="NAME", help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="time a rung may take; slower ones are estimated only (default: 30)",
+    )
+    parser.add_argument("--json", action="store_true", help="print exact numbers for programs")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw rates over sizes (without --shape: --size stages)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, then print, write and draw."""
+    from minidnn.errors import ConfigError
+    from minidnn.measure import ladders, results
+    from minidnn.measure.machine import describe
+    from minidnn.measure.peaks import known_peaks
+    from minidnn.measure.tables import show
+    from minidnn.plots import new_figure
+
+    if args.batch < 1 or not args.limit > 0:
+        raise ConfigError("--batch: expected at least 1; --limit: more than 0")
+    if args.plot:
+        new_figure(1, 1)  # says now, not after the measurements, that it cannot
+    size = "stages" if args.plot and not (args.shape or args.size) else args.size
+    names = ladders.ladders_of(args.op)
+    chosen = [c for name in names for c in ladders.cases(name, shape=args.shape, size=size)]
+    for name in names:
+        ladders.rungs_of(name, args.rung)
+    peaks = known_peaks()
+    found = [
+        ladders.measure(case, peaks, batch=args.batch, rungs=args.rung, limit=args.limit)
+        for case in chosen
+    ]
+    result = results.envelope(
+        NAME,
+        {
+            "op": args.op,
+            "batch": args.batch,
+            "peaks": {"flops": peaks.flops, "bandwidth": peaks.bandwidth},
+            "ladders": [one.as_dict() for one in found],
+        },
+    )
+    if args.plot:
+        ladders.draw(found, peaks, args.plot, title=describe(result["machine"]))
+    if args.output:
+        results.write(args.output, result)
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return 0
+    top = f"peak {peaks.flops / 1e9:.4g} GFLOP/s, memory {peaks.bandwidth / 1e9:.3g} GB/s"
+    show([ladders.table(one) for one in found], ladders.NOTE, top, describe(result["machine"]))
+    return 0
