@@ -271,6 +271,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],
         "profile-separable": [("profile-separable", "--size", "classroom", "--quick")],
+        "inspect": [("inspect", "relu.forward:naive", "--size", "classroom")],
         "data": [("data", "show", "shapes", "--out", "picture.png", "--columns", "2")],
         "warmup": [("warmup", "mlp")],
         "doctor": [("doctor",)],
@@ -278,7 +279,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     for name in cli.COMMANDS:
         assert name in help_text
     assert set(commands) == set(cli.COMMANDS)
-    first = ("doctor", "summary", "warmup", "train", "evaluate", "data", "predict")
+    first = ("doctor", "summary", "inspect", "warmup", "train", "evaluate", "data", "predict")
     for name in (*first, *(set(cli.COMMANDS) - set(first))):
         for command in commands[name]:
             assert run(minidnn, *command, cwd=tmp_path).stdout.strip(), command

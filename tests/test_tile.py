@@ -17,18 +17,10 @@ from llvmlite import ir
 
 from minidnn.kernels import simd, tile
 from minidnn.kernels.jit import kernel
+from minidnn.measure.assembly import Loop, loops
+from minidnn.measure.compiled import TARGETS
 
 ROOT = Path(__file__).parents[1]
-
-# What to tell Numba so that it compiles for less, or more, than the host has.
-TARGETS = {
-    "avx512": {
-        "NUMBA_CPU_NAME": "skylake-avx512",
-        "NUMBA_CPU_FEATURES": "+avx512f,+avx512dq,+avx512vl,+avx512bw,+avx2,+fma",
-    },
-    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"},
-    "portable": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
-}
 
 # Compiles one tile without running it (the host may lack the instructions), prints its assembly.
 SOURCE = """
@@ -148,29 +140,15 @@ def _compiled_for(isa: str, tmp_path: Path) -> tuple[str, str]:
     return chosen, assembly
 
 
-def basic_blocks(assembly: str) -> list[list[str]]:
-    """Cut assembly at its labels."""
-    blocks: list[list[str]] = [[]]
-    for line in assembly.splitlines():
-        if re.match(r"\.L\w+:", line):
-            blocks.append([])
-        blocks[-1].append(line.strip())
-    return blocks
+def inner_loops(assembly: str) -> list[Loop]:
+    """Return the innermost loops that multiply vectors."""
+    return [loop for loop in loops(assembly) if loop.innermost and _products(loop)]
 
 
-def inner_loops(assembly: str) -> list[list[str]]:
-    """Return the basic blocks that jump back to themselves and multiply vectors."""
-    return [
-        block
-        for block in basic_blocks(assembly)
-        if any(re.match(rf"j\w+\s+{re.escape(block[0].split(':')[0])}$", line) for line in block)
-        and any(re.match(r"v?(fmadd\d+|mul)ps", line) for line in block)
-    ]
-
-
-def spills(loop: list[str]) -> list[str]:
-    """Return the lines that move a vector register to or from the stack."""
-    return [line for line in loop if re.search(r"%[xyz]mm\d", line) and "(%rsp" in line]
+def _products(loop: Loop) -> int:
+    """Count multiplications of vectors: multiply-adds, else plain ones."""
+    names = [i.name for i in loop.instructions if i.kind in ("fma", "float") and i.lanes > 1]
+    return sum(re.match(r"v?(fn?m|mul)", name) is not None for name in names)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
@@ -180,18 +158,14 @@ def test_inner_loop_is_multiply_adds_on_whole_registers_without_spills(
 ) -> None:
     chosen, assembly = _compiled_for(isa, tmp_path)
     assert chosen == isa
-    shape, loops = tile.TILES[isa], inner_loops(assembly)
-    assert len(loops) == 3, "expected loops for whole tiles, for edges, and for few rows"
+    shape, found = tile.TILES[isa], inner_loops(assembly)
+    assert len(found) == 3, "expected loops for whole tiles, for edges, and for few rows"
     # Edges mask their loads, and with 16 registers the masks do not all fit.
-    whole = [loop for loop in loops if not any("vmask" in line or "{%k" in line for line in loop)]
-    assert len(whole) == 1
-    assert spills(whole[0]) == []
-    counts = []
-    for loop in loops:
-        fused = [line for line in loop if re.match(rf"vfmadd\d+ps\s.*%{register}\d+$", line)]
-        counts.append(len(fused))
-        assert not [line for line in loop if line.startswith("call")]
-    assert sorted(counts) == [n * shape.vectors for n in (shape.few, shape.rows, shape.rows)]
+    (whole,) = [loop.counts for loop in found if not loop.counts.masked]
+    assert whole.spills == 0
+    assert all(loop.counts.calls == 0 for loop in found)
+    fused = [sum(i.kind == "fma" and i.register == register for i in x.instructions) for x in found]
+    assert sorted(fused) == [n * shape.vectors for n in (shape.few, shape.rows, shape.rows)]
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
@@ -200,14 +174,8 @@ def test_without_fused_multiply_add_no_library_is_called(tmp_path: Path) -> None
     assert chosen == "portable"
     assert "fmaf" not in assembly
     shape = tile.TILES["portable"]
-    products = [sum("mulps" in line for line in loop) for loop in inner_loops(assembly)]
-    assert shape.rows * shape.vectors in products
-    (whole, *_) = [
-        loop
-        for loop, n in zip(inner_loops(assembly), products, strict=True)
-        if n == shape.rows * shape.vectors
-    ]
-    assert spills(whole) == []
+    spills = {_products(loop): loop.counts.spills for loop in inner_loops(assembly)}
+    assert spills[shape.rows * shape.vectors] == 0
 
 
 def _neon_assembly() -> str:
@@ -236,14 +204,8 @@ def test_on_arm_the_inner_loop_is_multiply_adds_without_spills() -> None:
         assembly = _neon_assembly()
     except RuntimeError as error:
         pytest.skip(f"this LLVM does not know ARM: {error}")
-    shape, loops = tile.TILES["neon"], []
-    for block in basic_blocks(assembly):
-        label, products = block[0].split(":")[0], [x for x in block if x.startswith("fmla")]
-        if any(re.match(rf"b\S*\s.*{re.escape(label)}$", line) for line in block) and products:
-            loops.append((len(products), [line for line in block if "[sp" in line]))
-    assert loops == [(shape.rows * shape.vectors, [])]
-
-
-def test_spill_checker_finds_a_spill() -> None:
-    loop = ["\tvmovups\t%zmm3, 64(%rsp)", "movq\t8(%rsp), %rax", "vaddps %zmm1, %zmm2, %zmm2"]
-    assert spills(loop) == [loop[0]]
+    shape = tile.TILES["neon"]
+    counts = [loop.counts for loop in inner_loops(assembly)]
+    rows = (shape.few, shape.rows, shape.rows)
+    assert sorted(c.fmas for c in counts) == sorted(n * shape.vectors for n in rows)
+    assert all(c.spills == 0 and c.widths.keys() == {"neon"} for c in counts)

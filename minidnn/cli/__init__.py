@@ -21,6 +21,7 @@ from minidnn import __version__
 from minidnn.kernels.ladder import unknown
 
 # In the order of `minidnn --help`; each is a module of this package, with _ for -.
+# In the order of `minidnn --help`; each is a module of this package.
 COMMANDS = (
     "train",
     "evaluate",
@@ -29,6 +30,7 @@ COMMANDS = (
     "ladder",
     "profile-separable",
     "profile",
+    "inspect",
     "data",
     "warmup",
     "doctor",
