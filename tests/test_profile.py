@@ -457,7 +457,7 @@ def test_json_adds_up_and_names_its_settings(command: Any, tmp_path: Path) -> No
 def test_the_table_shows_layers_and_what_is_unaccounted(command: Any) -> None:
     code, out, _ = command("infer", *SMALL)
     assert code == 0
-    for text in ("fwd GFLOP/s", "unaccounted", "whole step", "(forward, outside of layers)"):
+    for text in ("fwd GF/s", "unaccounted", "whole step", "(forward, outside of layers)"):
         assert text in out
 
 

@@ -178,7 +178,7 @@ class Result:
 
     def table(self, title: str = "by layer, medians per step") -> Table:
         """Return the layers, then the sections; columns without a number are left empty."""
-        rates = ("fwd GFLOP/s", "bwd GFLOP/s", "fwd GB/s", "bwd GB/s")
+        rates = ("fwd GF/s", "bwd GF/s", "fwd GB/s", "bwd GB/s")
         columns = ("layer", "fwd ms", "bwd ms", "share", *rates, "arena MB", "takes", "new MB")
         rows = []
         for layer in self.layers:
@@ -201,7 +201,10 @@ class Result:
         return Table(title, columns, rows)
 
     def totals(self) -> str:
-        """Return how the parts add up to the step, a line each."""
+        """Return how the parts add up to the step, a line each.
+
+        Each is a median of its own, so on a busy machine the parts may exceed the whole.
+        """
         parts = (
             ("layers", self.layers_seconds),
             ("outside of layers", self.sections_seconds),
