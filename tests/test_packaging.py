@@ -271,6 +271,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],
         "profile-separable": [("profile-separable", "--size", "classroom", "--quick")],
+        "roofline": [("roofline", "--op", "relu", "--rung", "numpy", "--size", "classroom")],
         "inspect": [("inspect", "relu.forward:naive", "--size", "classroom")],
         "data": [("data", "show", "shapes", "--out", "picture.png", "--columns", "2")],
         "warmup": [("warmup", "mlp")],

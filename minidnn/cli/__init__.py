@@ -21,7 +21,6 @@ from minidnn import __version__
 from minidnn.kernels.ladder import unknown
 
 # In the order of `minidnn --help`; each is a module of this package, with _ for -.
-# In the order of `minidnn --help`; each is a module of this package.
 COMMANDS = (
     "train",
     "evaluate",
@@ -29,6 +28,7 @@ COMMANDS = (
     "summary",
     "ladder",
     "profile-separable",
+    "roofline",
     "profile",
     "inspect",
     "data",
