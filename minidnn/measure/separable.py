@@ -250,8 +250,7 @@ def why(layer: Layer, name: str, found: Pass, batch: int, peaks: Peaks) -> str:
 MORAL = (
     "Why measured and predicted differ: the prediction counts multiplications. A depthwise "
     "convolution does 9 per number it reads, so memory sets its pace;\na pointwise or full one "
-    "does hundreds and runs near the peak of arithmetic. So the depthwise part takes more time "
-    "than its share of the MACs, most where\nmaps are large. Where full convolutions run far "
-    "below the peak, separable ones gain more than predicted; naive loops, slow at both, come "
-    "nearest."
+    "does hundreds, and arithmetic sets it. So the depthwise part takes more time than its share "
+    "of the MACs, and on large maps\nseparable convolutions even move more bytes. Where the loops "
+    "of full convolutions run at a lower rate, separable ones gain more than predicted."
 )
