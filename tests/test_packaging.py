@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from minidnn import cli
+from tests.exercise_answers import ANSWERS
 from tests.processes import ROOT, run
 
 needs_pip = pytest.mark.skipif(
@@ -261,6 +262,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     minidnn = venv / "minidnn"
     help_text = run(minidnn, "--help", cwd=tmp_path).stdout
 
+    (tmp_path / "mine.py").write_text(ANSWERS["prelu_backward"], encoding="utf-8")
     mlp = ("mlp", "--set", "model.hidden=[8]")
     short = ("--limit", "64", "--epochs", "1", "--progress", "none", "--out", "run")
     commands: dict[str, list[tuple[str, ...]]] = {
@@ -276,6 +278,11 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "data": [("data", "show", "shapes", "--out", "picture.png", "--columns", "2")],
         "warmup": [("warmup", "mlp")],
         "doctor": [("doctor",)],
+        "exercise": [
+            ("exercise", "list"),
+            ("exercise", "new", "gemm"),
+            ("exercise", "grade", "mine.py", "--against", "numpy", "--factor", "0.01"),
+        ],
     }
     for name in cli.COMMANDS:
         assert name in help_text

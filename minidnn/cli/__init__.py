@@ -34,6 +34,7 @@ COMMANDS = (
     "data",
     "warmup",
     "doctor",
+    "exercise",
 )
 
 EPILOG = "Set MINIDNN_TRACEBACK=1 to see where in the code an error came from."

@@ -1,0 +1,268 @@
+"""The process that runs a submission: started by `runner`, as a file.
+
+What it should do comes as one JSON object on standard input. What it found leaves
+over a pipe of its own: a line of JSON, then the bytes of arrays, again and again. Standard output
+is closed to the submission, so that printing results does nothing.
+
+- ``correctness``: neither minidnn nor another library can be imported in here at all.
+- ``speed``: a rung is looked up and compiled first; then minidnn is taken out of reach.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.abc
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MB = 1024**2
+MOST_BYTES = 64 * MB  # of one answer; the largest asked for has 1.6
+SPEED_SHARE = 0.4  # of the time limit, for rounds: the rest is for compiling
+MOST_ROUNDS = 21
+AT_LEAST = 0.02  # seconds of one turn
+
+
+class Results:
+    """The pipe to the grader; takes standard output's place, which then leads nowhere."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(1), "wb")
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nowhere, standard)
+
+    def send(self, record: Mapping[str, Any], arrays: Sequence[Any] = ()) -> None:
+        """Send a record, and arrays that belong to it."""
+        data = [a.tobytes() for a in arrays]
+        line = json.dumps({**record, "sizes": [len(d) for d in data]}) + "\n"
+        self._file.write(line.encode() + b"".join(data))
+        self._file.flush()
+
+
+# --- limits ---------------------------------------------------------------------------------
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let this process have so much more memory than now, where the system can (Linux)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+        # Data, not address space: threads reserve much of that and never touch it.
+        most = used + megabytes * MB
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+class Closed(importlib.abc.MetaPathFinder):
+    """Refuses to import some packages, whoever asks."""
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self._packages = frozenset(packages)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Raise if the package is closed; otherwise leave it to the others."""
+        if name.partition(".")[0] in self._packages:
+            raise ImportError(f"{name} cannot be imported in an exercise")
+
+
+class ForbiddenError(BaseException):
+    """The submission imports what it may not; no `except Exception` of its own hides that."""
+
+
+def importer(allowed: Sequence[str], seen: list[str]) -> Callable[..., Any]:
+    """Return an `__import__` for the submission alone; NumPy and Numba keep the usual one."""
+
+    def import_(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] not in allowed:
+            seen.append(name)
+            raise ForbiddenError(f"imports {name}")
+        return builtins.__import__(name, *args, **kwargs)
+
+    return import_
+
+
+# --- the submission ---------------------------------------------------------------------------
+
+
+class Submission:
+    """The student's module, and what it must not have done."""
+
+    def __init__(self, path: str, function: str, allowed: Sequence[str]) -> None:
+        self.path = path
+        self.imports: list[str] = []
+        spec = importlib.util.spec_from_file_location("submission", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["submission"] = module
+        own = {**vars(builtins), "__import__": importer(allowed, self.imports)}
+        module.__dict__["__builtins__"] = own
+        spec.loader.exec_module(module)
+        self.function = getattr(module, function)
+
+    def explain(self, error: BaseException) -> str:
+        """Return an error in one line, with the submission's own line."""
+        return explain(error, self.path)
+
+
+def explain(error: BaseException, path: str) -> str:
+    """Return an error in one line, with the last line of a file that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
+
+
+def returned(result: Any) -> tuple[Any, list[Any]]:
+    """Return what a result is, for JSON, and its arrays if they are worth sending."""
+    import numpy as np
+
+    many = isinstance(result, tuple | list)
+    parts = list(result) if many else [result]
+    if not all(isinstance(p, np.ndarray) and p.dtype.kind in "fiub" for p in parts[:9]):
+        kinds = ", ".join(type(p).__name__ for p in parts[:9])
+        return {"kind": f"({kinds})" if many else kinds}, []
+    found = [{"dtype": str(p.dtype), "shape": p.shape} for p in parts[:9]]
+    small = sum(p.nbytes for p in parts) <= MOST_BYTES
+    return {"many": many, "arrays": found}, [np.ascontiguousarray(p) for p in parts] * small
+
+
+# --- correctness --------------------------------------------------------------------------------
+
+
+def correctness(task: Mapping[str, Any], results: Results) -> None:
+    """Call the function on every case; what comes back is judged by the grader."""
+    import numpy as np
+
+    sys.meta_path.insert(0, Closed(task["closed"]))
+    limit_memory(task["memory"])
+    submission = load(task, results)
+    if submission is None:
+        return
+    with np.load("cases.npz", allow_pickle=False) as file:
+        drawn = {name: file[name] for name in file.files}
+    kept = []
+    for number, case in enumerate(task["cases"]):
+        results.send({"start": case["name"]})
+        args = [drawn[f"{number}.{i}"] for i in range(case["count"])]
+        before = [a.copy() for a in args]
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in case["settings"].items()}
+        found: dict[str, Any] = {"case": case["name"]}
+        arrays: list[Any] = []
+        try:
+            result = submission.function(*args, **settings)
+            found["returned"], arrays = returned(result)
+            kept.append((case["name"], arrays, [a.copy() for a in arrays]))
+        except BaseException as error:
+            found["error"] = submission.explain(error)
+            found["memory"] = isinstance(error, MemoryError)
+        pairs = zip(before, args, strict=True)
+        found["changed"] = [i for i, (a, b) in enumerate(pairs) if a.tobytes() != b.tobytes()]
+        results.send({**found, "imports": submission.imports}, arrays)
+    overwritten = [
+        name
+        for name, arrays, copies in kept
+        if any(a.tobytes() != b.tobytes() for a, b in zip(arrays, copies, strict=True))
+    ]
+    results.send({"done": True, "overwritten": overwritten})
+
+
+def load(task: Mapping[str, Any], results: Results) -> Submission | None:
+    """Run the file's own statements; say what went wrong otherwise."""
+    results.send({"start": "import of the file"})
+    try:
+        return Submission(task["file"], task["function"], task["allowed"])
+    except ForbiddenError as error:
+        results.send({"forbidden": explain(error, task["file"])})
+    except BaseException as error:
+        memory = isinstance(error, MemoryError)
+        results.send({"unusable": explain(error, task["file"]), "memory": memory})
+    return None
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+def speed(task: Mapping[str, Any], results: Results) -> None:
+    """Let the function and a rung take turns on one call, whose first number always changes."""
+    import time
+
+    clock = time.perf_counter
+    sys.path.insert(0, task["root"])
+    from minidnn.measure.exercises.catalogue import find
+    from minidnn.measure.timing import take_turns
+
+    exercise = find(task["exercise"])
+    work = exercise.work()
+    args, settings = work.drawn(), work.settings
+    rung = exercise.rungs().rungs[task["against"]]
+    rung(*args, **settings)  # compiles
+
+    # The rung keeps what it needs; the submission finds nothing.
+    sys.path.remove(task["root"])
+    for name in [n for n in sys.modules if n.partition(".")[0] in task["closed"]]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, Closed(task["closed"]))
+    limit_memory(task["memory"])
+    submission = load(task, results)
+    if submission is None:
+        return
+    calls, latest = 0, None
+
+    def theirs() -> None:
+        args[0].reshape(-1)[0] = first_number(calls)
+        rung(*args, **settings)
+
+    def ours() -> None:
+        nonlocal calls, latest
+        calls += 1
+        args[0].reshape(-1)[0] = first_number(calls)
+        latest = submission.function(*args, **settings)
+
+    try:
+        results.send({"start": "the timed call"})
+        ours()  # compiles, too
+        start = clock()
+        ours()
+        once = clock() - start
+        start = clock()
+        theirs()
+        both = max(once, AT_LEAST) + max(clock() - start, AT_LEAST)
+        rounds = max(1, min(MOST_ROUNDS, int(SPEED_SHARE * task["timeout"] / both)))
+        seconds = take_turns({"ours": ours, "theirs": theirs}, rounds=rounds, at_least=AT_LEAST)
+        found, arrays = returned(latest)
+    except BaseException as error:
+        memory = isinstance(error, MemoryError)
+        results.send({"error": submission.explain(error), "memory": memory})
+        return
+    results.send({"seconds": seconds, "calls": calls, "returned": found}, arrays)
+    results.send({"done": True})
+
+
+def first_number(calls: int) -> float:
+    """Return what the first number of the arguments is at a call: nothing can be remembered."""
+    return calls * 0.6180339887 % 4 - 2 if calls > 1 else 5.0
+
+
+def main() -> None:
+    """Do what standard input says."""
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
+    task = json.loads(sys.stdin.read())
+    results = Results()
+    {"correctness": correctness, "speed": speed}[task["mode"]](task, results)
+
+
+if __name__ == "__main__":
+    main()

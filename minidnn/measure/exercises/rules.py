@@ -1,0 +1,164 @@
+"""What a submission may import and use, read off its syntax tree before anything runs.
+
+A rule that is broken is found by line. What gets past these rules at run time (a name put
+together from pieces) meets a process in which minidnn and other libraries cannot be imported.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+MODULES = frozenset(
+    [
+        "__future__",
+        "collections",
+        "dataclasses",
+        "enum",
+        "functools",
+        "itertools",
+        "math",
+        "numba",
+        "numpy",
+        "typing",
+    ]
+)
+# Cannot be imported at all while a submission runs, whatever its text looks like.
+CLOSED = [
+    "minidnn",
+    "kernels",
+    "models",
+    "torch",
+    "torchvision",
+    "scipy",
+    "jax",
+    "jaxlib",
+    "tensorflow",
+    "keras",
+    "sklearn",
+    "cupy",
+    "onnxruntime",
+    "onnx",
+    "openvino",
+    "cv2",
+    "tinygrad",
+    "mxnet",
+    "numexpr",
+    "numba_scipy",
+]
+# Ways around the rules: to run text, to reach the interpreter, files, or other processes.
+_CALLS = frozenset(
+    [
+        "eval",
+        "exec",
+        "compile",
+        "open",
+        "__import__",
+        "getattr",
+        "setattr",
+        "delattr",
+        "globals",
+        "locals",
+        "vars",
+        "breakpoint",
+        "input",
+        "__builtins__",
+        "__loader__",
+        "__spec__",
+    ]
+)
+_ATTRIBUTES = frozenset(
+    [
+        "sys",
+        "os",
+        "builtins",
+        "ctypes",
+        "ctypeslib",
+        "importlib",
+        "subprocess",
+        "f2py",
+        "modules",
+        "tofile",
+        "save",
+        "savez",
+        "load",
+        "loadtxt",
+        "savetxt",
+        "memmap",
+        "fromfile",
+        "objmode",
+        "cffi_utils",
+    ]
+)
+
+
+def broken(tree: ast.AST, forbidden: frozenset[str]) -> list[str]:
+    """Return a line for every rule the file breaks, in order.
+
+    Parameters
+    ----------
+    tree : ast.AST
+    forbidden : frozenset of str
+        Names that would be the exercise's answer.
+    """
+    imported = {name for node in ast.walk(tree) for name in _bound(node)}
+    found = []
+    for node in ast.walk(tree):
+        for text in (
+            *_imports(node, forbidden),
+            *_uses(node, forbidden),
+            *_changes(node, imported),
+        ):
+            found.append((getattr(node, "lineno", 0), text))
+    return [f"line {line}: {text}" for line, text in sorted(set(found))]
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names an import makes."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        for alias in node.names:
+            yield alias.asname or alias.name.partition(".")[0]
+
+
+def _imports(node: ast.AST, forbidden: frozenset[str]) -> Iterator[str]:
+    names: list[tuple[str, str]] = []  # the module, and the whole name
+    if isinstance(node, ast.Import):
+        names = [(alias.name, alias.name) for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = "." * node.level + (node.module or "")
+        names = [(base, f"{base}.{alias.name}") for alias in node.names]
+    for module, name in names:
+        top, *inner = name.split(".")
+        if top not in MODULES:
+            allowed = ", ".join(sorted(MODULES - {"__future__"}))
+            yield f"imports {module}; allowed are {allowed}"
+        elif "*" in inner:
+            yield f"imports everything from {module}; name what you need"
+        else:
+            yield from (f"imports {name}" for part in inner if part in forbidden | _ATTRIBUTES)
+
+
+def _uses(node: ast.AST, forbidden: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, ast.Attribute):
+        if node.attr in forbidden:
+            yield f"uses {node.attr}, which would be the answer"
+        elif node.attr in _ATTRIBUTES or (node.attr[:2] == "__" and node.attr != "__name__"):
+            yield f"uses .{node.attr}, which an exercise has no need of"
+    if isinstance(node, ast.Name) and node.id in _CALLS:
+        yield f"uses {node.id}, which an exercise has no need of"
+    if (
+        isinstance(node, ast.BinOp | ast.AugAssign)
+        and isinstance(node.op, ast.MatMult)
+        and "matmul" in forbidden
+    ):
+        yield "uses the operator @, which would be the answer"
+
+
+def _changes(node: ast.AST, imported: set[str]) -> Iterator[str]:
+    """Yield where a file changes what it imported, such as `np.where = ...`."""
+    if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            inner = inner.value
+        if isinstance(inner, ast.Name) and inner.id in imported:
+            yield f"changes {ast.unparse(node)}, which belongs to a library"

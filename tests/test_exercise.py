@@ -1,0 +1,408 @@
+"""Exercises: right answers pass, and every way to go wrong has its verdict."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidnn import cli
+from minidnn.measure.exercises import grader, judge, rules, runner, stub
+from minidnn.measure.exercises.catalogue import EXERCISES, GRADIENT_CHECK, Exercise, find
+from minidnn.measure.exercises.runner import Limits
+from tests.exercise_answers import ANSWERS
+from tests.exercise_runs import graded, outcomes, saved
+
+PRELU = ANSWERS["prelu_backward"]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's own")
+
+# --- stubs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_a_stub_has_the_rungs_own_arguments_and_keeps_the_rules(exercise: Exercise) -> None:
+    tree = ast.parse(stub.text(exercise, "file.py"))
+    (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert function.name == exercise.name
+    check = exercise.rungs().check  # has the arguments of every rung
+    assert check is not None
+    names = [a.arg for a in (*function.args.args, *function.args.kwonlyargs)]
+    assert names == list(inspect.signature(check).parameters)
+    assert rules.broken(tree, exercise.forbidden) == []
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_tests_hold_what_is_awkward(exercise: Exercise) -> None:
+    cases = {case.name: case.args for case in exercise.cases()}
+    assert {"odd sizes", "zeros", "negatives", "NaN kept"} <= set(cases)
+    x = 0 if exercise.gradient is None else 1
+    assert (cases["zeros"][x] == 0).any()
+    assert (cases["negatives"][x] <= 0).all()
+    assert np.isnan(cases["NaN kept"][x]).sum() == 1
+    assert any(len(args[x]) == 1 for args in cases.values())
+    assert all(a.dtype == np.float32 for a in cases["odd sizes"])
+    assert (GRADIENT_CHECK in cases) == exercise.name.endswith("backward")
+
+
+def test_new_writes_a_stub_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    assert cli.main(["exercise", "new", "gemm", "-o", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    path.write_text("hours of work", encoding="utf-8")
+    assert cli.main(["exercise", "new", "gemm", "-o", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert path.read_text(encoding="utf-8") == "hours of work"
+
+
+def test_a_stub_as_it_is_written_is_not_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "stub.py"
+    stub.write(find("prelu_backward"), path)
+    code, found, _ = graded(path, capsys)
+    assert (code, found["verdict"]) == (1, "wrong")
+    assert "NotImplementedError: write prelu_backward here" in found["message"]
+    assert found["parts"]["correctness"]["score"] == 0
+
+
+def test_list_names_every_exercise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exercise", "list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in EXERCISES)
+    assert cli.main(["exercise", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["exercises"]
+    assert [row["name"] for row in listed] == list(EXERCISES)
+
+
+# --- right and wrong answers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_right_answer_passes_every_test(name: str, tmp_path: Path) -> None:
+    tests = outcomes(find(name), saved(tmp_path, ANSWERS[name]))
+    assert [test for test in tests if not test["passed"]] == []
+    assert len(tests) >= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "test", "message"),
+    [
+        ("prelu_backward", "x > 0", "x >= 0", "zeros", "dx[0, 0, 0, 0]: expected"),
+        (
+            "prelu_backward",
+            "= np.where(positive, 0, x * dy)",
+            "= (-(positive - 1) * np.nan_to_num(x) * dy)",
+            "NaN kept",
+            "dslope[8]: expected NaN",
+        ),
+        (
+            "prelu_backward",
+            "(dy, x, slope):",
+            "(dy, x, slope):\n    dy[0] *= 2",
+            "odd sizes",
+            "changes its argument dy",
+        ),
+        (
+            "prelu_backward",
+            "dslope.astype(x.dtype)",
+            "dslope",
+            "odd sizes",
+            "dslope: expected float32 like the arguments, got float64",
+        ),
+        (
+            "prelu_backward",
+            "dslope.astype(x.dtype)",
+            "dslope.astype('f')[:1]",
+            "odd sizes",
+            "dslope: expected shape (17,), got (1,)",
+        ),
+        (
+            "prelu_backward",
+            "return dx, ",
+            "return dx #",
+            "odd sizes",
+            "expected (dx, dslope), got 1 array(s)",
+        ),
+        ("prelu_backward", "return dx, ", "return 'dx', #", "odd sizes", "as arrays, got (str)"),
+        ("prelu_backward", "return dx, ", "return None #", "odd sizes", "as arrays, got NoneType"),
+        (
+            "prelu_backward",
+            "positive = x > 0",
+            "positive = x > y",
+            "odd sizes",
+            "NameError: name 'y' is not defined (line 5)",
+        ),
+        ("prelu_backward", "return dx, ", "raise SystemExit #", "odd sizes", "SystemExit"),
+        (
+            "prelu_backward",
+            "slope * dy)",
+            "slope * dy).astype(np.float32).astype(x.dtype)",
+            GRADIENT_CHECK,
+            "dx[",
+        ),
+        ("batchnorm_backward", " - dbeta / pixels", "", "odd sizes", "dx[0, 0, 0, 0]: expected"),
+        ("depthwise_forward", "y = np.zeros(", "y = np.empty(", "odd sizes", "y["),
+        (
+            "depthwise_forward",
+            "kh, kw = w.shape[:2]",
+            "kh = kw = 3",
+            "uneven kernel and padding",
+            "",
+        ),
+        ("depthwise_forward", "stride[0]", "1", "stride 2", ""),
+        (
+            "depthwise_backward",
+            "dpadded[:, rows, columns] +=",
+            "dpadded[:, rows, columns] =",
+            "odd sizes",
+            "dx[",
+        ),
+        (
+            "gemm",
+            "np.zeros((a.shape[0], b.shape[1]), a",
+            "np.full((a.shape[0], b.shape[1]), 0.01, a",
+            "one row",
+            "y[0, 0]: expected",
+        ),
+    ],
+)
+def test_a_wrong_answer_is_found_and_explained(
+    name: str, old: str, new: str, test: str, message: str, tmp_path: Path
+) -> None:
+    assert old in ANSWERS[name]
+    source = ANSWERS[name].replace(old, new)
+    if "np.empty" in new:  # what happens to be in new memory must not decide
+        source = source.replace("x.dtype)\n", "x.dtype)\n    y.fill(1)\n", 1)
+    tests = {t["name"]: t for t in outcomes(find(name), saved(tmp_path, source))}
+    assert not tests[test]["passed"]
+    assert message in tests[test]["message"]
+
+
+def test_an_array_that_a_later_call_overwrites_is_found(tmp_path: Path) -> None:
+    source = PRELU.replace("    positive", "    global kept\n    positive").replace(
+        "return dx, ", "kept.setdefault(dx.shape, dx)[...] = dx\n    return kept[dx.shape], "
+    )
+    tests = outcomes(find("prelu_backward"), saved(tmp_path, f"kept = {{}}\n{source}"))
+    found = {test["name"]: test["message"] for test in tests}
+    assert "a later call overwrites" in found["odd sizes"]
+    assert found["few pixels"] == ""
+
+
+@pytest.mark.parametrize("name", [n for n in EXERCISES if n.endswith("backward")])
+def test_the_gradient_check_can_fail(name: str) -> None:
+    exercise = find(name)
+    case = exercise.cases()[-1]
+    right = judge.wanted(exercise, case.args, case.settings)
+    assert judge.wrong_gradient(exercise, case, right) is None
+    for i, returned in enumerate(exercise.returns):
+        off = [g * (1.001 if i == j else 1) for j, g in enumerate(right)]
+        text = judge.wrong_gradient(exercise, case, off)
+        assert text is not None
+        assert text.startswith(f"{returned}: a slope of")
+
+
+# --- what never comes to an answer ------------------------------------------------------------
+
+STRIDED = "np.lib.stride_tricks.as_strided(x.copy(), (1 << 30,), (4096,)).sum()"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "verdict", "message"),
+    [
+        ("def gemm(a, b:\n", (), "unusable", "syntax error: line 1:"),
+        ("", (), "unusable", "defines no exercise's function"),
+        ("def gem(a, b):\n    return a\n", (), "unusable", "did you mean 'gemm'?"),
+        ("x = 1 / 0\n" + PRELU, (), "unusable", "ZeroDivisionError: division by zero (line 1)"),
+        ("\0", (), "unusable", ""),
+        (PRELU + "\ngemm = prelu_backward\n", (), "unusable", "one exercise per file"),
+        (
+            PRELU + "\nwhile True: pass\n",
+            ("--timeout", "1.5"),
+            "hangs",
+            "import of the file: no end within 1.5 s",
+        ),
+        (
+            PRELU.replace("positive = x", f"{STRIDED}\n    positive = x"),
+            (),
+            "crashed",
+            "odd sizes: the process killed by SIGSEGV",
+        ),
+        pytest.param(
+            PRELU.replace("positive = x", "more = np.ones(1 << 30)\n    positive = x"),
+            ("--memory", "256"),
+            "memory",
+            "odd sizes: needs more than 256 MB",
+            marks=linux,
+        ),
+    ],
+)
+def test_what_gives_no_answer_is_one_line_and_exit_code_2(
+    source: str,
+    options: tuple[str, ...],
+    verdict: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = saved(tmp_path, source)
+    code, found, err = graded(path, capsys, *options)
+    assert (code, found["verdict"], found["passed"]) == (2, verdict, False)
+    assert message in found["message"]
+    assert found["message"] in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tests_before_the_endless_loop_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = PRELU.replace("positive = x", "while len(x) == 3: pass\n    positive = x")
+    _, found, _ = graded(saved(tmp_path, source), capsys, "--timeout", "1.5")
+    tests = found["parts"]["correctness"]["tests"]
+    assert [test["passed"] for test in tests[:4]] == [True, True, True, False]
+    assert tests[-1]["message"] == "not reached"
+    assert found["parts"]["correctness"]["score"] == round(3 / len(tests), 4)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("new", "gem"),
+        ("grade", "no-such-file.py"),
+        ("grade", "."),
+        ("grade", "mine.py", "--against", "naiv"),
+        ("grade", "mine.py", "--timeout", "0"),
+        ("grade", "mine.py", "--memory", "1"),
+        ("grade", "mine.py", "--factor", "fast"),
+        ("gradee", "mine.py"),
+    ],
+)
+def test_bad_input_is_one_line(
+    argv: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    saved(tmp_path, PRELU)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["exercise", *argv]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@linux
+def test_what_a_submission_started_ends_with_it(tmp_path: Path) -> None:
+    """The rules would not let it run; whatever got past them is ended all the same."""
+    mark = tmp_path / "pid"
+    source = (
+        "import collections\nos = collections._sys.modules['os']\n"
+        "if os.fork() == 0:\n"
+        f"    file = os.open({str(mark)!r}, os.O_CREAT | os.O_WRONLY)\n"
+        "    os.write(file, str(os.getpid()).encode())\n"
+        "while True: pass\n"
+    )
+    exercise, path = find("prelu_backward"), saved(tmp_path, source)
+    ran = runner.correctness(exercise, path, exercise.cases(), Limits(3, 2048))
+    assert ran.ended == "timeout"
+    pid = int(mark.read_text(encoding="utf-8"))
+    deadline = time.monotonic() + 30
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(pid)
+
+
+def _alive(pid: int) -> bool:
+    """Return whether a process still runs; one that nobody has collected yet does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] not in "ZX"
+
+
+# --- speed ------------------------------------------------------------------------------------
+
+
+def _timed(ours: list[float], theirs: list[float], factor: float = 1) -> tuple[str, grader.Part]:
+    part = grader.Part(0, {"shape": "a shape"})
+    verdict, message = grader.judge_speed(part, ours, theirs, "naive", factor)
+    assert verdict == part.found["conclusion"]
+    assert "naive" in message
+    return verdict, part
+
+
+@pytest.mark.parametrize(
+    ("speed_up", "factor", "verdict", "score"),
+    [(2, 1, "passed", 1), (0.5, 1, "slow", 0.5), (0.5, 0.4, "passed", 1), (2, 4, "slow", 0.5)],
+)
+def test_a_known_ratio_is_found(speed_up: float, factor: float, verdict: str, score: float) -> None:
+    theirs = [1 + 0.3 * (i % 5) for i in range(21)]  # a noisy machine, for both alike
+    ours = [t / speed_up * (1 + 0.02 * (i % 3 - 1)) for i, t in enumerate(theirs)]
+    found, part = _timed(ours, theirs, factor)
+    assert found == verdict
+    assert part.score == pytest.approx(score)
+    assert part.found["ratio"] == pytest.approx(speed_up)
+    assert part.found["low"] <= speed_up <= part.found["high"]
+
+
+def test_what_cannot_be_told_is_called_inconclusive() -> None:
+    rng = np.random.default_rng(0)
+    theirs = np.exp(0.1 * rng.standard_normal(21))
+    verdict, _ = _timed(list(theirs[::-1]), list(theirs))
+    assert verdict == "inconclusive"
+
+
+def test_few_rounds_leave_a_factor_of_two() -> None:
+    assert _timed([1.0], [1.9])[0] == "inconclusive"
+    assert _timed([1.0], [2.1])[0] == "passed"
+    assert _timed([1.0], [0.4])[0] == "slow"
+
+
+def test_a_good_answer_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A hundredth of the rung's speed is asked for, so that no busy machine fails this test.
+    options = ("--against", "numpy", "--factor", "0.01")
+    code, found, err = graded(saved(tmp_path, PRELU), capsys, *options)
+    assert (code, found["verdict"], found["passed"], err) == (0, "passed", True, "")
+    assert found["minidnn"] == "exercise"
+    assert [part["score"] for part in found["parts"].values()] == [1, 1, 1]
+    assert set(found["parts"]) == {"rules", "correctness", "speed"}
+    speed = found["parts"]["speed"]
+    assert set(speed) == {
+        "score", "against", "factor", "shape", "ratio", "low", "high", "conclusion", "rounds",
+        "seconds", "rung_seconds",
+    }  # fmt: skip
+    assert speed["low"] <= speed["ratio"] <= speed["high"]
+    assert speed["ratio"] == pytest.approx(speed["rung_seconds"] / speed["seconds"], rel=0.5)
+
+
+def test_a_slow_answer_is_called_slow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = "for _ in range(50):\n        dx = np.where(positive, dy, slope * dy)\n    dslope ="
+    path = saved(tmp_path, PRELU.replace("dslope =", again))
+    code = cli.main(["exercise", "grade", str(path), "--against", "numpy"])
+    text = capsys.readouterr().out
+    assert code == 1
+    assert "correctness  9 of 9 tests passed" in text
+    assert "verdict      slow: correct, but only 0." in text
+
+
+def test_an_answer_too_slow_to_time_is_slow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = PRELU.replace("positive = x", "while x.size > 10_000: pass\n    positive = x")
+    code, found, _ = graded(
+        saved(tmp_path, source), capsys, "--against", "numpy", "--timeout", "1.5"
+    )
+    assert (code, found["verdict"]) == (1, "slow")
+    assert "too slow to time, no end within 1.5 s" in found["message"]
+    assert [part["score"] for part in found["parts"].values()] == [1, 1, 0]
+
+
+def test_processes_have_folders_of_their_own(tmp_path: Path) -> None:
+    source = "import collections\nopen('left.txt', 'w').write('x')\n" + PRELU
+    assert all(t["passed"] for t in outcomes(find("prelu_backward"), saved(tmp_path, source)))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
