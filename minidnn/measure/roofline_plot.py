@@ -73,12 +73,12 @@ def _points(axis: Any, found: Sequence[Placed], peaks: Peaks) -> None:
                 size="small",
                 color=shade,
             )
-    for isa, rate in peaks.by_isa.items():
+    for number, (isa, rate) in enumerate(peaks.by_isa.items()):
         axis.plot([left, right], [rate / 1e9] * 2, color="grey", linewidth=0.7, linestyle=":")
         axis.annotate(
             f"{isa} {rate / 1e9:.4g} GFLOP/s",
             (right, rate / 1e9),
-            xytext=(-3, 3),
+            xytext=(-3 - 120 * number, 3),  # beside each other: rates may be equal
             textcoords="offset points",
             ha="right",
             size="small",
