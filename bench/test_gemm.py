@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.compare_gemm import check_product, measure
-from bench.conftest import BATCH, ROUNDS
+from bench.conftest import BATCH
 from bench.duel import Side
 from bench.gemm_cases import GemmCase, cases
 
@@ -26,6 +26,7 @@ def test_product(
     large: GemmCase,
     numpy_rivals: tuple[Side, Side],
     products: dict[str, Any],
+    rounds: int,
     benchmark: Any,
 ) -> None:
     check_product(small)
@@ -33,5 +34,5 @@ def test_product(
     a, b = case.draw()
     benchmark.pedantic(lambda: case.ladder(a, b), rounds=5, iterations=1, warmup_rounds=1)
     if benchmark.enabled:
-        products[case.label] = measure(case, *numpy_rivals, ROUNDS)
+        products[case.label] = measure(case, *numpy_rivals, rounds)
         benchmark.extra_info |= products[case.label]

@@ -1,57 +1,87 @@
 """Time every rung of every ladder: ``python -m pytest bench`` (pytest-benchmark's options hold).
 
-Each rung is first held against the `numpy` rung in float64, which also compiles it outside
-the timer. ``--benchmark-disable`` stops there. Rates in the report's `extra_info`: GFLOP/s
-where products are counted, else GB/s of arrays read and written once.
+Each rung is first held against the `numpy` rung in float64 on a few images (``--full``: on all),
+which also compiles it outside the timer. ``--benchmark-disable`` stops there. The report's
+`extra_info` holds rates and their share of the measured peaks; see `bench.kernel_cases` for what
+a run leaves out.
 """
 
 from __future__ import annotations
 
-import os
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minidnn.kernels.jit import num_threads
+from bench.conftest import is_full
+from bench.kernel_cases import CHECKED, SLOW, TOO_SLOW, KernelCase, cases, rates
 from minidnn.kernels.ladder import load_all
-from minidnn.measure.shapes import STAGES
-from minidnn.measure.workloads import Workload, workloads
+from minidnn.measure.machine import affinity
+from minidnn.measure.timing import turn
+from minidnn.measure.workloads import Workload
+from minidnn.threads import num_threads
 from tests.closeness import assert_close
 
 REGISTRY = load_all()
-WORKLOADS = workloads(STAGES, batch=8)
-BENCHES = [
-    pytest.param(name, rung, work, id=f"{name}-{rung}-{work.label}")
-    for name, ladder in REGISTRY.items()
-    for rung in ladder.rungs
-    for work in WORKLOADS.get(name, [])
-]
+CASES = cases()
+ROUNDS, FEW_ROUNDS, LONG = 5, 3, 0.05  # calls that take long need fewer
+TURN = 0.005  # seconds of a round: short calls repeat within it
 
 
 def test_every_ladder_has_a_workload() -> None:
-    assert set(REGISTRY) == set(WORKLOADS)
+    assert set(REGISTRY) == {case.ladder for case in CASES}
 
 
-@pytest.mark.parametrize(("name", "rung", "work"), BENCHES)
-def test_rung(name: str, rung: str, work: Workload, benchmark: Any) -> None:
-    function = REGISTRY[name][rung]
-    args = work.drawn()
-    got = work.outputs(function(*args, **work.settings), args)
+@lru_cache(maxsize=1)
+def _drawn(group: str) -> list[Any]:
+    """Draw what the rungs of a group are timed on, once for all of them."""
+    return next(case for case in CASES if case.group == group).work.drawn()
+
+
+@lru_cache(maxsize=2)
+def _expected(group: str, batch: int) -> list[Any]:
+    """Return what the rungs of a group should compute for so many images."""
+    case = next(case for case in CASES if case.group == group)
+    work = case.at(batch)
     exact = work.drawn(np.float64)
-    want = work.outputs(REGISTRY[name]["numpy"](*exact, **work.settings), exact)
-    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+    return work.outputs(REGISTRY[case.ladder]["numpy"](*exact, **work.settings), exact)
+
+
+def _check(case: KernelCase, work: Workload, args: list[Any], batch: int) -> None:
+    got = work.outputs(REGISTRY[case.ladder][case.rung](*args, **work.settings), args)
+    for i, (g, w) in enumerate(zip(got, _expected(case.group, batch), strict=True)):
         if w.dtype == np.float64 and g.dtype == np.float32:
             assert_close(g, w, terms=work.terms, dtype=np.float32, what=f"output {i}")
         else:
             assert np.array_equal(g, w) or np.allclose(g, w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+def test_rung(case: KernelCase, benchmark: Any, pytestconfig: pytest.Config) -> None:
+    function, work, full = REGISTRY[case.ladder][case.rung], case.work, is_full(pytestconfig)
+    images = case.batch if full else min(case.batch, CHECKED)
+    few = case.at(images)
+    args = few.drawn()
+    _check(case, few, args, images)
+    benchmark.group = case.group
+    if not benchmark.enabled:
+        benchmark.pedantic(lambda: function(*args, **few.settings))
+        return
+    seconds = turn(lambda: function(*args, **few.settings), 0.0) * case.batch / images
+    if seconds > SLOW and not full:
+        pytest.skip(TOO_SLOW)
+    args = _drawn(case.group)
     benchmark.pedantic(
-        lambda: function(*args, **work.settings), rounds=5, iterations=1, warmup_rounds=1
+        lambda: function(*args, **work.settings),
+        rounds=ROUNDS if seconds < LONG else FEW_ROUNDS,
+        iterations=max(1, int(TURN / seconds)),
+        warmup_rounds=1,
     )
-    if benchmark.stats:
-        seconds = benchmark.stats.stats.median
-        benchmark.extra_info["GB/s"] = round(work.least_bytes(args, got) / seconds / 1e9, 2)
-        benchmark.extra_info["GFLOP/s"] = round(2 * work.macs / seconds / 1e9, 2)
-        benchmark.extra_info["threads"] = num_threads()
-        if hasattr(os, "sched_getaffinity"):
-            benchmark.extra_info["affinity"] = sorted(os.sched_getaffinity(0))
+    from minidnn.measure.peaks import known_peaks  # measures for some seconds, once per machine
+
+    outputs = work.outputs(function(*args, **work.settings), args)
+    least = work.least_bytes(args, outputs)
+    median = benchmark.stats.stats.median
+    benchmark.extra_info |= rates(work, least, median, known_peaks())
+    benchmark.extra_info |= {"threads": num_threads(), "affinity": affinity()}

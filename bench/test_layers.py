@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.compare_ops import CHECK_BATCH, check_layer, measure
-from bench.conftest import BATCH, ROUNDS
+from bench.conftest import BATCH
 from bench.duel import Side
 from bench.op_cases import CASES, OpCase
 from bench.ops_minidnn import Passes
@@ -19,7 +19,7 @@ from bench.ops_minidnn import Passes
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 def test_layer(
-    case: OpCase, torch_rivals: tuple[Side, Side], layers: dict[str, Any], benchmark: Any
+    case: OpCase, torch_rivals: tuple[Side, Side], layers: dict[str, Any], rounds: int, benchmark: Any
 ) -> None:
     check_layer(case, *torch_rivals)
     passes = Passes(case, BATCH if benchmark.enabled else CHECK_BATCH)
@@ -27,5 +27,5 @@ def test_layer(
         lambda: passes.backward(passes.forward()), rounds=5, iterations=1, warmup_rounds=1
     )
     if benchmark.enabled:
-        layers[case.label] = measure(case, *torch_rivals, BATCH, ROUNDS)
+        layers[case.label] = measure(case, *torch_rivals, BATCH, rounds)
         benchmark.extra_info |= layers[case.label]

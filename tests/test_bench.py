@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import compare_gemm, compare_ops, gemm_cases, machine, op_cases, peers, report, shapes
+from bench import (
+    compare_gemm,
+    compare_ops,
+    gemm_cases,
+    kernel_cases,
+    op_cases,
+    peers,
+    report,
+    shapes,
+)
 from bench.duel import Side, SideError, take_turns
 from bench.recipe import decays
 from minidnn import trace
+from minidnn.kernels.ladder import load_all
+from minidnn.measure import machine
+from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
 from minidnn.measure.tables import Table
 from minidnn.models import build
@@ -50,6 +64,94 @@ def test_decay_acts_where_the_library_says() -> None:
     for name in peers.ASKED:
         for path, p in build(name).named_parameters():
             assert decays(path) == p.decay, path
+
+
+# --- which cases run --------------------------------------------------------------------------
+
+
+def _why(full: bool = False, classroom: bool = False) -> Any:
+    return lambda case: kernel_cases.reason(case, full=full, classroom=classroom)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "shapes_of_all", "of_stages"),
+    [("relu.forward", 5, 4), ("depthwise.backward", 8, 4), ("gemm.tn", 8, 4), ("sgd.step", 1, 1)],
+)
+def test_a_run_takes_a_shape_per_stage_and_counts_the_others(
+    ladder: str, shapes_of_all: int, of_stages: int
+) -> None:
+    cases = [case for case in kernel_cases.cases() if case.ladder == ladder]
+    rungs = len(load_all()[ladder].rungs)
+    assert len(cases) == rungs * (1 + 2 * shapes_of_all)
+    taken, left = kernel_cases.split(cases, _why())
+    assert left[kernel_cases.OTHER_SHAPE] == 2 * rungs * (shapes_of_all - of_stages)
+    assert left[kernel_cases.NAIVE_LOOPS] == of_stages
+    assert len(taken) == rungs * (1 + 2 * of_stages) - of_stages
+    assert {(c.size, c.batch) for c in taken if c.rung == "naive"} == {("classroom", 2), ("full", 1)}
+
+
+def test_options_take_all_cases_or_the_smallest() -> None:
+    cases = kernel_cases.cases()
+    taken, left = kernel_cases.split(cases, _why(full=True))
+    assert (taken, left.total()) == (cases, 0)
+    taken, left = kernel_cases.split(cases, _why(classroom=True))
+    small = {case.label for case in cases if case.size == "classroom"}
+    assert {case.label for case in taken} == small
+    assert left == {kernel_cases.NOT_SMALL: len(cases) - len(small)}
+    assert {(case.ladder, case.rung) for case in taken} == {
+        (name, rung) for name, ladder in load_all().items() for rung in ladder.rungs
+    }
+    assert len({case.label for case in cases}) == len(cases)
+
+
+def test_what_is_left_out_is_said_with_its_reasons() -> None:
+    taken, left = kernel_cases.split(range(10), lambda n: "odd" if n % 2 else n > 6 and "big" or None)
+    assert taken == [0, 2, 4, 6]
+    assert kernel_cases.left_out(left, 10) == (
+        "left out 6 of 10 cases (5 odd; 1 big); --full runs all"
+    )
+
+
+def test_a_layer_of_each_kind_and_a_product_of_each_stage() -> None:
+    taken, left = kernel_cases.split(
+        op_cases.CASES, lambda case: kernel_cases.layer_reason(case, op_cases.CASES)
+    )
+    assert [c.kind for c in taken] == list(dict.fromkeys(c.kind for c in op_cases.CASES))
+    assert left.total() == len(op_cases.CASES) - len(taken)
+    products, left = kernel_cases.split(gemm_cases.cases(128), kernel_cases.product_reason)
+    assert len(products) == 4 * 3
+    assert left.total() == (8 + 1) * 3 - 4 * 3
+
+
+def test_rates_are_operations_and_bytes_by_seconds() -> None:
+    peaks = Peaks(flops=4e9, bandwidth=8e9, by_isa={}, by_set={}, threads=2)
+    case = next(c for c in kernel_cases.cases() if c.ladder == "gemm.nn")
+    work = case.work
+    assert kernel_cases.rates(work, 4_000_000, work.macs / 1e9, peaks)["GFLOP/s"] == 2.0
+    found = kernel_cases.rates(work, 4_000_000, 1e-3, peaks)
+    assert (found["GB/s"], found["share of memory bandwidth"]) == (4.0, 0.5)
+    assert found["bytes at least"] == 4_000_000
+    assert found["share of peak FLOP/s"] == pytest.approx(2 * work.macs / 1e-3 / 4e9, abs=1e-4)
+    relu = next(c for c in kernel_cases.cases() if c.ladder == "relu.forward")
+    assert "GFLOP/s" not in kernel_cases.rates(relu.work, 1, 1.0, peaks)
+
+
+def test_a_small_run_of_the_benches(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    only = "relu.forward and not leaky and not prelu and n1"
+    command = ["pytest", "bench", "-k", only, "--benchmark-json", file, "-p", "no:cacheprovider"]
+    said = run(sys.executable, "-m", *command).stdout
+    # n1 finds batch 1 and 128: 5 shapes, 3 rungs; a shape is of no stage, 4 are naive at 128
+    assert "left out 10 of 30 cases (6 another shape of its stage; 4 naive loops" in said
+    found = json.loads(file.read_text("utf-8"))["benchmarks"]
+    assert len(found) == 20
+    for bench in found:
+        info, median = bench["extra_info"], bench["stats"]["median"]
+        size, channels, batch = re.findall(r"(\d+)x\d+x(\d+)-n(\d+)", bench["group"])[0]
+        least = 2 * 4 * int(size) ** 2 * int(channels) * int(batch)
+        assert info["bytes at least"] == least
+        assert info["GB/s"] == pytest.approx(least / median / 1e9, rel=0.01)
+        assert info["share of memory bandwidth"] > 0
 
 
 # --- numbers --------------------------------------------------------------------------------

@@ -265,6 +265,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     (tmp_path / "mine.py").write_text(ANSWERS["prelu_backward"], encoding="utf-8")
     mlp = ("mlp", "--set", "model.hidden=[8]")
     short = ("--limit", "64", "--epochs", "1", "--progress", "none", "--out", "run")
+    quick = ("--size", "classroom", "--rounds", "7")
     commands: dict[str, list[tuple[str, ...]]] = {
         "train": [("train", *mlp, *short)],
         "evaluate": [("evaluate", "run")],
@@ -276,6 +277,11 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "roofline": [("roofline", "--op", "relu", "--rung", "numpy", "--size", "classroom")],
         "inspect": [("inspect", "relu.forward:naive", "--size", "classroom")],
         "data": [("data", "show", "shapes", "--out", "picture.png", "--columns", "2")],
+        "bench": [
+            ("bench", "run", "relu.forward", *quick, "-o", "bench.json"),
+            ("bench", "compare", "bench.json", "bench.json"),
+            ("bench", "compare", "relu.forward:naive", "relu.forward:numpy", *quick),
+        ],
         "warmup": [("warmup", "mlp")],
         "doctor": [("doctor",)],
         "exercise": [
