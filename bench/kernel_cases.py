@@ -11,6 +11,7 @@ from bench.op_cases import OpCase
 from bench.shapes import ACTIVATION, POINTWISE
 from minidnn.kernels.ladder import load_all
 from minidnn.measure.peaks import Peaks
+from minidnn.measure.rungs import slow_rungs
 from minidnn.measure.shapes import SIZES
 from minidnn.measure.workloads import Workload, workloads
 
@@ -20,10 +21,12 @@ BATCHES = (1, 128)
 FEW = 2  # images of the classroom size
 CHECKED = 4  # images a result is checked on, unless all are
 NAIVE = "naive"
+ALL_WEIGHTS = "all weights"  # label of updates, which no batch makes larger
 SLOW = 0.25  # seconds of one call, above which a case is left out
 
 # Why a case is left out.
 OTHER_SHAPE = "another shape of its stage"
+PYTHON_LOOPS = "Python's own loops beyond the classroom size"
 NAIVE_LOOPS = f"naive loops at batch {max(BATCHES)}"
 NOT_SMALL = "larger than the classroom size"
 TOO_SLOW = f"over {SLOW} s a call at its rung's rate"
@@ -67,7 +70,12 @@ def cases() -> list[KernelCase]:
         for batch in batches:
             for name, works in workloads(SIZES[size], batch).items():
                 rungs = load_all()[name].rungs
-                found += [KernelCase(name, rung, size, batch, w) for w in works for rung in rungs]
+                found += [
+                    KernelCase(name, rung, size, batch, work)
+                    for work in works
+                    for rung in rungs
+                    if work.label != ALL_WEIGHTS or batch != max(BATCHES)
+                ]
     return found
 
 
@@ -77,6 +85,8 @@ def reason(case: KernelCase, *, full: bool, classroom: bool) -> str | None:
         return None
     if classroom:
         return NOT_SMALL
+    if case.rung in slow_rungs(case.ladder):
+        return PYTHON_LOOPS
     if full:
         return None
     if case.work.label not in STAGE_LABELS[case.ladder]:
@@ -115,7 +125,9 @@ def split(items: Iterable[T], why: Callable[[T], str | None]) -> tuple[list[T], 
 def left_out(left: Counter[str], cases: int) -> str:
     """Return the sentence on what a run left out of so many cases."""
     reasons = "; ".join(f"{count} {why}" for why, count in left.most_common())
-    return f"left out {left.total()} of {cases} cases ({reasons}); --full runs all"
+    return (
+        f"left out {sum(left.values())} of {cases} cases ({reasons}); --full runs what is compiled"
+    )
 
 
 def rates(work: Workload, least_bytes: int, seconds: float, peaks: Peaks) -> dict[str, Any]:

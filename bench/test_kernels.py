@@ -39,7 +39,7 @@ def _drawn(group: str) -> list[Any]:
     return next(case for case in CASES if case.group == group).work.drawn()
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _expected(group: str, batch: int) -> list[Any]:
     """Return what the rungs of a group should compute for so many images."""
     case = next(case for case in CASES if case.group == group)

@@ -19,7 +19,11 @@ from bench.ops_minidnn import Passes
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 def test_layer(
-    case: OpCase, torch_rivals: tuple[Side, Side], layers: dict[str, Any], rounds: int, benchmark: Any
+    case: OpCase,
+    torch_rivals: tuple[Side, Side],
+    layers: dict[str, Any],
+    rounds: int,
+    benchmark: Any,
 ) -> None:
     check_layer(case, *torch_rivals)
     passes = Passes(case, BATCH if benchmark.enabled else CHECK_BATCH)

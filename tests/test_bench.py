@@ -31,6 +31,7 @@ from minidnn.kernels.ladder import load_all
 from minidnn.measure import machine
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import at_least, at_most, geometric_mean, interval, speed_ratio
+from minidnn.measure.rungs import slow_rungs
 from minidnn.measure.tables import Table
 from minidnn.models import build
 from tests.processes import attempt, run
@@ -75,7 +76,7 @@ def _why(full: bool = False, classroom: bool = False) -> Any:
 
 @pytest.mark.parametrize(
     ("ladder", "shapes_of_all", "of_stages"),
-    [("relu.forward", 5, 4), ("depthwise.backward", 8, 4), ("gemm.tn", 8, 4), ("sgd.step", 1, 1)],
+    [("relu.forward", 5, 4), ("depthwise.backward", 8, 4), ("gemm.tn", 8, 4)],
 )
 def test_a_run_takes_a_shape_per_stage_and_counts_the_others(
     ladder: str, shapes_of_all: int, of_stages: int
@@ -84,16 +85,27 @@ def test_a_run_takes_a_shape_per_stage_and_counts_the_others(
     rungs = len(load_all()[ladder].rungs)
     assert len(cases) == rungs * (1 + 2 * shapes_of_all)
     taken, left = kernel_cases.split(cases, _why())
-    assert left[kernel_cases.OTHER_SHAPE] == 2 * rungs * (shapes_of_all - of_stages)
+    slow = len(slow_rungs(ladder))
+    assert left[kernel_cases.PYTHON_LOOPS] == 2 * slow * shapes_of_all
+    assert left[kernel_cases.OTHER_SHAPE] == 2 * (rungs - slow) * (shapes_of_all - of_stages)
     assert left[kernel_cases.NAIVE_LOOPS] == of_stages
-    assert len(taken) == rungs * (1 + 2 * of_stages) - of_stages
-    assert {(c.size, c.batch) for c in taken if c.rung == "naive"} == {("classroom", 2), ("full", 1)}
+    assert len(taken) == rungs + 2 * (rungs - slow) * of_stages - of_stages
+    assert {(c.size, c.batch) for c in taken if c.rung == "naive"} == {
+        ("classroom", 2),
+        ("full", 1),
+    }
+
+
+def test_updates_are_the_same_for_every_batch() -> None:
+    cases = [case for case in kernel_cases.cases() if case.ladder == "sgd.step"]
+    assert Counter((c.size, c.batch) for c in cases) == {("classroom", 2): 3, ("full", 1): 3}
 
 
 def test_options_take_all_cases_or_the_smallest() -> None:
     cases = kernel_cases.cases()
     taken, left = kernel_cases.split(cases, _why(full=True))
-    assert (taken, left.total()) == (cases, 0)
+    assert set(left) <= {kernel_cases.PYTHON_LOOPS}
+    assert len(taken) + sum(left.values()) == len(cases)
     taken, left = kernel_cases.split(cases, _why(classroom=True))
     small = {case.label for case in cases if case.size == "classroom"}
     assert {case.label for case in taken} == small
@@ -104,11 +116,15 @@ def test_options_take_all_cases_or_the_smallest() -> None:
     assert len({case.label for case in cases}) == len(cases)
 
 
+def _odd_or_big(n: int) -> str | None:
+    return "odd" if n % 2 else ("big" if n > 6 else None)
+
+
 def test_what_is_left_out_is_said_with_its_reasons() -> None:
-    taken, left = kernel_cases.split(range(10), lambda n: "odd" if n % 2 else n > 6 and "big" or None)
+    taken, left = kernel_cases.split(range(10), _odd_or_big)
     assert taken == [0, 2, 4, 6]
     assert kernel_cases.left_out(left, 10) == (
-        "left out 6 of 10 cases (5 odd; 1 big); --full runs all"
+        "left out 6 of 10 cases (5 odd; 1 big); --full runs what is compiled"
     )
 
 
@@ -117,10 +133,10 @@ def test_a_layer_of_each_kind_and_a_product_of_each_stage() -> None:
         op_cases.CASES, lambda case: kernel_cases.layer_reason(case, op_cases.CASES)
     )
     assert [c.kind for c in taken] == list(dict.fromkeys(c.kind for c in op_cases.CASES))
-    assert left.total() == len(op_cases.CASES) - len(taken)
+    assert sum(left.values()) == len(op_cases.CASES) - len(taken)
     products, left = kernel_cases.split(gemm_cases.cases(128), kernel_cases.product_reason)
     assert len(products) == 4 * 3
-    assert left.total() == (8 + 1) * 3 - 4 * 3
+    assert sum(left.values()) == (8 + 1) * 3 - 4 * 3
 
 
 def test_rates_are_operations_and_bytes_by_seconds() -> None:
@@ -138,13 +154,13 @@ def test_rates_are_operations_and_bytes_by_seconds() -> None:
 
 def test_a_small_run_of_the_benches(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    only = "relu.forward and not leaky and not prelu and n1"
+    only = "relu.forward and not leaky and not prelu and n1-"
     command = ["pytest", "bench", "-k", only, "--benchmark-json", file, "-p", "no:cacheprovider"]
     said = run(sys.executable, "-m", *command).stdout
-    # n1 finds batch 1 and 128: 5 shapes, 3 rungs; a shape is of no stage, 4 are naive at 128
-    assert "left out 10 of 30 cases (6 another shape of its stage; 4 naive loops" in said
+    # 5 shapes and 3 rungs; one shape is not the widest of a stage
+    assert "left out 3 of 15 cases (3 another shape of its stage); --full runs" in said
     found = json.loads(file.read_text("utf-8"))["benchmarks"]
-    assert len(found) == 20
+    assert len(found) == 12
     for bench in found:
         info, median = bench["extra_info"], bench["stats"]["median"]
         size, channels, batch = re.findall(r"(\d+)x\d+x(\d+)-n(\d+)", bench["group"])[0]

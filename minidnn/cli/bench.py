@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
+
+from minidnn.cli.session import add_threads, set_threads
 
 NAME = "bench"
 HELP = "time kernels, and compare two rungs, two commits or two machines"
@@ -43,27 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         action.add_argument("-o", "--out", metavar="FILE", help="write the numbers as JSON")
         action.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        _add_threads(action)
-
-
-def _add_threads(parser: argparse.ArgumentParser) -> None:
-    from minidnn.cli.session import add_threads
-
-    add_threads(parser)
+        add_threads(action)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write if asked."""
-    from minidnn.cli.session import set_threads
-
     from minidnn.errors import ConfigError
 
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise ConfigError(f"--out: no folder {Path(args.out).absolute().parent}")
     set_threads(args.threads)
     kind, found, table, lines = (_run if args.action == "run" else _compare)(args)
-    import json
-
     from minidnn.measure.results import envelope, write
     from minidnn.measure.tables import show
 
@@ -101,7 +94,8 @@ def _compare(args: argparse.Namespace) -> tuple[str, dict[str, Any], Any, list[s
         raise ConfigError(f"expected {expected}, got {len(args.what)}: {' '.join(args.what)}")
     settings = _settings(args)
     if args.commits:
-        found = commits.compare(tuple(args.commits), *args.what, **settings)
+        first, second = args.commits
+        found = commits.compare((first, second), *args.what, **settings)
     elif any(map(rungs.is_file, args.what)):
         if settings:
             raise ConfigError(f"--{next(iter(settings))}: files hold what was measured before")

@@ -70,9 +70,10 @@ def commit(revision: str, repository: Path) -> str:
         If `repository` is none, or has no such commit.
     """
     git("rev-parse", "--show-toplevel", cwd=repository)
-    ask = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    with contextlib.suppress(InputError):
-        return git(*ask, cwd=repository).decode().strip()
+    if not revision.startswith("-"):
+        with contextlib.suppress(InputError):
+            found = git("rev-parse", "--verify", f"{revision}^{{commit}}", cwd=repository)
+            return found.decode().strip()
     raise InputError(f"unknown commit: {revision!r} (a branch, a tag or a hash of this repository)")
 
 

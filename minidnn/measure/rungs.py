@@ -97,6 +97,18 @@ def check_rung(ladders: Sequence[str], rung: str) -> None:
         raise ConfigError(unknown(f"rung of {ladders[0]}", rung, rungs))
 
 
+def slow_rungs(ladder: str) -> frozenset[str]:
+    """Return the rungs that Python itself runs: they are for classroom sizes."""
+    return frozenset(getattr(load_all()[ladder], "slow", ()))
+
+
+def rungs_for(ladder: str, size: str, wanted: Sequence[str]) -> list[str]:
+    """Return the wanted rungs that a ladder has; all that fit the size if none is named."""
+    slow = slow_rungs(ladder) if size != "classroom" else frozenset()
+    rungs = load_all()[ladder].rungs
+    return [rung for rung in rungs if (rung in wanted if wanted else rung not in slow)]
+
+
 def cases(op: str, size: str, batch: int) -> list[Case]:
     """Return what an op is measured on.
 
@@ -122,7 +134,7 @@ def check_rounds(rounds: int) -> None:
         )
 
 
-# --- before anything is timed --------------------------------------------------------------------
+# --- before anything is timed -------------------------------------------------------------------
 
 
 def bytes_of(case: Case, batch: int) -> int:
@@ -142,13 +154,11 @@ def refuse_memory(todo: Sequence[Case]) -> None:
         check_memory(DRAWN * bytes_of(case, case.batch), what)
 
 
-def estimate(case: Case, action: Action, rounds: int) -> float:
-    """Return about how many seconds a case takes, from a call with one image."""
-    action()  # compiles
-    one = turn(action, 0.0)
-    work = case.at(1)
-    more = case.work.macs / work.macs if work.macs else bytes_of(case, case.batch) / bytes_of(case, 1)
-    return (rounds + 1) * max(AT_LEAST, one * more)
+def growth(case: Case) -> float:
+    """Return how much more work a case is than the same with one image."""
+    if case.work.macs:
+        return case.work.macs / case.at(1).macs
+    return bytes_of(case, case.batch) / bytes_of(case, 1)
 
 
 def refuse_time(
@@ -157,10 +167,12 @@ def refuse_time(
     """Raise before rungs are timed that would take longer than the limit."""
     total = 0.0
     for case, rungs in todo:
-        work = case.at(1)
+        work, more = case.at(1), growth(case)
         args = work.drawn()
         for rung in rungs:
-            total += estimate(case, action(case.ladder, rung, work, args), rounds)
+            one = action(case.ladder, rung, work, args)
+            one()  # compiles
+            total += (rounds + 1) * max(AT_LEAST, turn(one, 0.0) * more)
     check_time(total, limit, f"{len(todo)} shapes of {todo[0][0].ladder.partition('.')[0]}")
 
 
@@ -199,7 +211,7 @@ def action(ladder: str, rung: str | None, work: Workload, args: Sequence[Any]) -
     return partial(rung_of(load_all()[ladder], rung), *args, **work.settings)
 
 
-# --- measuring -------------------------------------------------------------------------------------
+# --- measuring ----------------------------------------------------------------------------------
 
 
 def run(
@@ -211,7 +223,7 @@ def run(
     rounds: int = ROUNDS,
     limit: float = LIMIT,
 ) -> dict[str, Any]:
-    """Time rungs of an op; all of them if none is named.
+    """Time rungs of an op; if none is named, all that are fit for the size.
 
     Returns
     -------
@@ -227,12 +239,9 @@ def run(
     todo = cases(op, size, batch)
     for rung in rungs:
         check_rung(ladders_of(op), rung)
+    chosen = {name: rungs_for(name, size, rungs) for name in ladders_of(op)}
+    todo = [case for case in todo if chosen[case.ladder]]
     refuse_memory(todo)
-    registry = load_all()
-    chosen = {
-        name: [rung for rung in registry[name].rungs if not rungs or rung in rungs]
-        for name in ladders_of(op)
-    }
     refuse_time([(case, chosen[case.ladder]) for case in todo], rounds, limit)
     found = []
     for case in todo:
@@ -258,7 +267,7 @@ def _seconds(
         check(case, rung)
     args = case.work.drawn()
     calls = {str(rung): action(case.ladder, rung, case.work, args) for rung in rungs}
-    found = take_turns(calls, rounds=rounds, at_least=AT_LEAST) if calls else {}
+    found = take_turns(calls, rounds=rounds, at_least=AT_LEAST)
     outputs = case.work.outputs(action(case.ladder, None, case.work, args)(), args)
     return found, case.work.least_bytes(args, outputs)
 
