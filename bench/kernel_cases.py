@@ -136,10 +136,15 @@ def rates(work: Workload, least_bytes: int, seconds: float, peaks: Peaks) -> dic
     Bytes are those that a call moves at least. In a cache they move faster than from memory,
     so a share of the memory's bandwidth may exceed 1.
     """
+    flops, moved = 2 * work.macs / seconds, least_bytes / seconds
     found: dict[str, Any] = {"bytes at least": least_bytes}
     if work.macs:
-        found["GFLOP/s"] = round(2 * work.macs / seconds / 1e9, 3)
-        found["share of peak FLOP/s"] = round(2 * work.macs / seconds / peaks.flops, 4)
-    found["GB/s"] = round(least_bytes / seconds / 1e9, 3)
-    found["share of memory bandwidth"] = round(least_bytes / seconds / peaks.bandwidth, 4)
+        found["GFLOP/s"] = _digits(flops / 1e9)
+        found["share of peak FLOP/s"] = _digits(flops / peaks.flops)
+    found["GB/s"] = _digits(moved / 1e9)
+    found["share of memory bandwidth"] = _digits(moved / peaks.bandwidth)
     return found
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
