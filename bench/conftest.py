@@ -114,7 +114,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print what was left out, the tables of comparisons, and whether they are as asked for."""
-    left = Counter(config.stash.get(LEFT_OUT, Counter()))
+    nothing = Counter[str]()
+    left = config.stash.get(LEFT_OUT, nothing)
     skipped = [r for r in terminalreporter.stats.get("skipped", []) if TOO_SLOW in str(r.longrepr)]
     if skipped:
         left[TOO_SLOW] = len(skipped)

@@ -155,7 +155,16 @@ def test_rates_are_operations_and_bytes_by_seconds() -> None:
 def test_a_small_run_of_the_benches(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     only = "relu.forward and not leaky and not prelu and n1-"
-    command = ["pytest", "bench", "-k", only, "--benchmark-json", file, "-p", "no:cacheprovider"]
+    command = [
+        "pytest",
+        "bench",
+        "-k",
+        only,
+        "--benchmark-json",
+        str(file),
+        "-p",
+        "no:cacheprovider",
+    ]
     said = run(sys.executable, "-m", *command).stdout
     # 5 shapes and 3 rungs; one shape is not the widest of a stage
     assert "left out 3 of 15 cases (3 another shape of its stage); --full runs" in said

@@ -139,12 +139,10 @@ def check_rounds(rounds: int) -> None:
 
 def bytes_of(case: Case, batch: int) -> int:
     """Return the bytes of a call's arguments; they grow by the same for every image."""
-    one, two = (sum(a.nbytes for a in case.at(n).drawn() if _is_array(a)) for n in (1, 2))
+    one, two = (
+        sum(a.nbytes for a in case.at(n).drawn() if isinstance(a, np.ndarray)) for n in (1, 2)
+    )
     return one + (batch - 1) * (two - one)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
 
 
 def refuse_memory(todo: Sequence[Case]) -> None:
@@ -311,8 +309,8 @@ def compare(
             "first": action(case.ladder, a.rung, case.work, args),
             "second": action(case.ladder, b.rung, case.work, args),
         }
-        s = take_turns(calls, rounds=rounds, at_least=AT_LEAST)
-        rows.append(row(case.describe(), *s.values(), paired(*s.values())))
+        ahead, behind = take_turns(calls, rounds=rounds, at_least=AT_LEAST).values()
+        rows.append(row(case.describe(), ahead, behind, paired(ahead, behind)))
     return {"first": first, "second": second, "paired": True, "rounds": rounds, "rows": rows}
 
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Side")
 
 # libgomp's idle threads spin for some milliseconds: let them fall asleep before the next turn.
 REST = 0.05
@@ -122,7 +123,7 @@ class Side:
             self.process.stdout.close()
         self._errors.close()
 
-    def __enter__(self) -> Side:
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(
