@@ -31,6 +31,7 @@ COMMANDS = (
     "roofline",
     "profile",
     "inspect",
+    "bench",
     "data",
     "warmup",
     "doctor",
