@@ -1,4 +1,8 @@
-"""Depthwise 3x3 convolution with explicit vectors: the rung simd, cut into tasks."""
+"""Depthwise 3x3 convolution with explicit vectors: the rungs vectors and simd.
+
+The loops are the same, and cut into tasks in the second. Other kernels, strides and float64 run
+those of `rows`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from ..memory import empty_like, zeros
 from ..simd import is_far
 from ..windows import Pads, Pair
 from .plain import new_output
-from .rows import backward_channels_last, cut, forward_channels_last
+from .rows import cut, slide_rows, slide_rows_back
 from .sliding import ROOM, backward_lines, forward_lines, padded
 from .striding import backward_lines_by_2, forward_lines_by_2, pairs
 
@@ -38,13 +42,32 @@ def add_up(sums: Array) -> Array:
     return np.ascontiguousarray(total, np.float32)
 
 
+def forward_vectors(
+    x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Explicit vectors: nine weights and a sliding window of nine pixels stay in registers.
+
+    Saves: the copy of a row, and 15 of the 18 loads of an output: three new pixels remain.
+    Measure: GFLOP/s of one thread against the peak of one; GB/s once arrays leave the cache.
+    """
+    return _forward(x, w, stride, pads, threads=False)
+
+
 def forward_simd(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
-    """Weights and window in registers; other kernels and strides: channels_last."""
+    """Threads: rows of the maps are cut into tasks by shape alone, and run side by side.
+
+    Saves: time only. Measure: the gain against the number of threads. Arrays in cache gain all of
+    it; large ones share the way to memory, which one thread may fill by itself.
+    """
+    return _forward(x, w, stride, pads, threads=True)
+
+
+def _forward(x: Array, w: Array, stride: Pair, pads: Pads, *, threads: bool) -> Array:
     by_2 = applies_by_2(x, w, stride)
     if not by_2 and not applies(x, w, stride):
-        return forward_channels_last(x, w, stride=stride, pads=pads)
-    y = new_output(x, w, stride, pads)
-    n_chunks, before = cut(y.shape[0] * y.shape[1], 9 * y.size), (pads[0], pads[2])
+        return slide_rows(x, w, stride, pads, threads=threads)
+    y, before = new_output(x, w, stride, pads), (pads[0], pads[2])
+    n_chunks = cut(y.shape[0] * y.shape[1], 9 * y.size) if threads else 1
     if by_2:
         forward_loop_by_2(x, padded(w), y, before, n_chunks)
     else:
@@ -70,15 +93,36 @@ def forward_loop_by_2(x: Array, w: Array, y: Array, before: Pair, n_chunks: int)
         forward_lines_by_2(x, w, y, low, high, before)
 
 
+def backward_vectors(
+    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> tuple[Array, Array]:
+    """Explicit vectors: one window on dy makes both gradients, dw's nine sums in registers.
+
+    Saves: a pass over dy, and the load and store of dw's sums for each product: they leave
+    the registers once per band of rows. Measure: as forward; 18 products per three loads and
+    one store.
+    """
+    return _backward(dy, x, w, stride, pads, threads=False)
+
+
 def backward_simd(
     dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> tuple[Array, Array]:
-    """Both gradients in one pass over dy and x; dw is summed per chunk of rows, in order."""
+    """Threads: tasks cut by shape alone; dw is summed per chunk of rows, and those in order.
+
+    Saves: time only. Measure: as forward.
+    """
+    return _backward(dy, x, w, stride, pads, threads=True)
+
+
+def _backward(
+    dy: Array, x: Array, w: Array, stride: Pair, pads: Pads, *, threads: bool
+) -> tuple[Array, Array]:
     by_2 = applies_by_2(x, w, stride)
     if not by_2 and not applies(x, w, stride):
-        return backward_channels_last(dy, x, w, stride=stride, pads=pads)
+        return slide_rows_back(dy, x, w, stride, pads, threads=threads)
     dx, before = empty_like(x), (pads[0], pads[2])
-    n_tasks = cut(dy.shape[0] * dy.shape[1], 18 * dy.size)
+    n_tasks = cut(dy.shape[0] * dy.shape[1], 18 * dy.size) if threads else 1
     # A chunk's own dw is written and read once more: where it is not small against the input,
     # tasks get fewer channels instead of fewer rows.
     n_chunks = min(n_tasks, max(1, x.size // (16 * w.size)))
