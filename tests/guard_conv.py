@@ -48,7 +48,7 @@ def forget() -> None:
     plan.plan_taps.cache_clear()
 
 
-def check(x: Any, w: Any, settings: dict[str, Any], at: str) -> None:
+def check(x: Any, w: Any, settings: dict[str, Any], at: str, rung: str = "simd") -> None:
     """Compare the three directions with whole-array expressions in float64.
 
     Guarded at its "start" or "end", or not at all.
@@ -65,7 +65,7 @@ def check(x: Any, w: Any, settings: dict[str, Any], at: str) -> None:
         want = ladder["numpy"](*[a.astype(np.float64) for a in arrays], **settings, **more)
         with guarded_allocations(at) if at else contextlib.nullcontext():
             near = [guarded(a, at) if at else a for a in arrays]
-            error = np.abs(ladder["simd"](*near, **settings, **more) - want).max()
+            error = np.abs(ladder[rung](*near, **settings, **more) - want).max()
         assert error <= 1e-5 * max(1, np.abs(want).max()), (ladder, x.shape, w.shape, settings)
 
 

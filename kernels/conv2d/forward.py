@@ -51,7 +51,11 @@ def naive(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """Seven plain loops and a bounds test."""
+    """Direct: seven plain loops and a bounds test.
+
+    Saves: nothing; this is the definition. Measure: GFLOP/s. The innermost loop walks down a
+    column of w, so each product meets another cache line.
+    """
     oh, ow = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
     y = np.zeros((x.shape[0], oh, ow, w.shape[3]), x.dtype)
     naive_loop(x, w, y, stride, pads, dilation, groups)
@@ -86,7 +90,11 @@ def numpy(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """View the padded input as windows by strides alone; one product per group."""
+    """View the padded input as windows by strides alone; one product per group.
+
+    Saves: the loops. NumPy's product copies the view first, so this is im2col by NumPy and BLAS.
+    Measure: against im2col, which copies by compiled loops.
+    """
     size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
     seen = share.window_view(zero_padded(x, pads), w.shape[:2], size, stride, dilation)
     y = empty((len(x), *size, w.shape[3]), x.dtype)
@@ -107,7 +115,11 @@ def blas(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """Copy a few lines of windows side by side, multiply while they are in cache."""
+    """Blocked: copy a few lines of windows side by side, multiply while they are in cache.
+
+    Saves: the windows of the whole batch, KH * KW times x, are never in memory.
+    Measure: against im2col at batch 1, whose windows fit the cache, and at a large batch.
+    """
     kernel_size = w.shape[:2]
     if w.shape[2] == 1 and w.shape[3] == groups and dilation == (1, 1):
         kernels = w.reshape(*kernel_size, groups)
@@ -156,7 +168,11 @@ def simd(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Array:
-    """Copy the windows of some pixels, and let a register tile multiply them while in cache."""
+    """Copy the windows of some pixels, and let a register tile multiply them while in cache.
+
+    Saves: BLAS's own copy into panels, half-empty tiles at the end of an image, and on small
+    maps the products with padding. Measure: GFLOP/s against the peak, at 28x28 and at 3x3.
+    """
     if not share.fits_tile(x, w.shape[2], w.shape[3] // groups, groups):
         return blas(x, w, stride=stride, pads=pads, dilation=dilation, groups=groups)
     size = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads, dilation=dilation)
