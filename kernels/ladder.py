@@ -13,7 +13,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -39,6 +39,10 @@ class Rule(NamedTuple):
 TABLE: dict[str, tuple[Rule, ...]] = {}
 
 
+# Names of rungs that are loops nobody compiles.
+NOT_COMPILED = frozenset({"python"})
+
+
 class Ladder(Generic[P, R]):
     """The rungs of one op, slowest first, all with one signature.
 
@@ -48,25 +52,23 @@ class Ladder(Generic[P, R]):
         Kernel file and direction, such as ``"prelu.forward"``; the key in `REGISTRY`.
     check : callable, optional
         Called with the arguments before any rung; raises where they do not fit.
-    slow : iterable of str
-        Rungs that Python itself runs, a microsecond per product: to read, and to time at
-        classroom sizes alone.
     **rungs : callable
         At least ``naive`` (plain jitted loops) and ``numpy`` (needs no compiler).
+
+    Attributes
+    ----------
+    slow : frozenset of str
+        Rungs that Python itself runs, a microsecond per product: to read, and to time at
+        classroom sizes alone.
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        check: Callable[P, object] | None = None,
-        slow: Iterable[str] = (),
-        **rungs: Callable[P, R],
+        self, name: str, *, check: Callable[P, object] | None = None, **rungs: Callable[P, R]
     ) -> None:
         self.name = name
         self.check = check
         self.rungs = rungs
-        self.slow = frozenset(slow)
+        self.slow = frozenset(rungs) & NOT_COMPILED
         self.fastest = list(rungs)[-1]
         REGISTRY[name] = self
 

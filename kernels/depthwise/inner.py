@@ -1,6 +1,6 @@
 """Depthwise convolution with channels innermost: the rungs channels_last and border.
 
-Both give each gradient a loop of its own: `*_input_*` the gradient of x, `*_weight_*` that of w.
+Each gradient has a loop of its own: `input` the gradient of x, `weight` that of w.
 """
 
 from __future__ import annotations
@@ -56,19 +56,16 @@ def add_product(a: Array, b: Array, total: Array) -> None:
         total[c] += a[c] * b[c]
 
 
-def backward_channels_last(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """Channels innermost, one loop per gradient: C products between two bounds tests.
+def input_channels_last(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Channels innermost: C products between two bounds tests, added to nine pixels in turn.
 
-    Saves: as forward. Measure: the two loops against each other; the one for w reads and writes
-    nine sums per pixel of dy, the one for x nine pixels.
+    Saves: as forward. Measure: against forward, which adds to one pixel.
     """
-    dx = np.zeros_like(x)
+    dx = np.zeros((len(dy), *size, w.shape[2]), dy.dtype)
     channels_last_input_loop(dy, w, dx, stride, pads)
-    dw = np.zeros(w.shape)
-    channels_last_weight_loop(dy, x, dw, np.zeros_like(w), stride, pads)
-    return dx, dw.astype(w.dtype)
+    return dx
 
 
 @kernel
@@ -82,6 +79,18 @@ def channels_last_input_loop(dy: Array, w: Array, dx: Array, stride: Pair, pads:
                         iy, ix = oy * stride[0] + ky - pads[0], ox * stride[1] + kx - pads[2]
                         if 0 <= iy < dx.shape[1] and 0 <= ix < dx.shape[2]:
                             add_product(dy[n, oy, ox], w[ky, kx], dx[n, iy, ix])
+
+
+def weight_channels_last(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Channels innermost: C products between two bounds tests, added to nine sums in turn.
+
+    Saves: as forward. Measure: against the other gradient; the sums stay in the first-level cache.
+    """
+    dw = np.zeros((*kernel_size, x.shape[3]))
+    channels_last_weight_loop(dy, x, dw, np.zeros(dw.shape, x.dtype), stride, pads)
+    return dw.astype(x.dtype)
 
 
 @kernel
@@ -183,26 +192,35 @@ def sum_window(x: Array, w: Array, y: Array) -> None:
         y[c] = above + here + (x6[c] * w6[c] + x7[c] * w7[c] + x8[c] * w8[c])
 
 
-def backward_border(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """The border apart: dx is forward's loop with the turned kernel; dw takes three taps a pass.
+def input_border(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """The border apart: forward's loop with the turned kernel over dy, so a sum is one expression.
 
-    Saves: the tests inside the map; for dx, at stride 1, the load and store of each sum as in
-    forward; for dw two of three loads of dy. At another stride dx stays as in channels_last.
-    Measure: dw against dx. Its nine sums are in memory, and loading and storing them is the limit.
+    Saves: the tests, and the load and store of each sum, as in forward. At another stride than
+    1 the outputs that saw a pixel are no window, and channels_last runs. Measure: as forward.
     """
-    if tuple(stride) == (1, 1):
-        dx = np.empty_like(x)
-        turned = np.ascontiguousarray(w[::-1, ::-1])
-        before = (w.shape[0] - 1 - pads[0], w.shape[1] - 1 - pads[2])
-        border_forward_loop(dy, turned, dx, (1, 1), before)
-    else:
-        dx = np.zeros_like(x)
-        channels_last_input_loop(dy, w, dx, stride, pads)
-    dw = np.zeros(w.shape)
-    border_weight_loop(dy, x, dw, np.zeros_like(w), stride, (pads[0], pads[2]))
-    return dx, dw.astype(w.dtype)
+    if tuple(stride) != (1, 1):
+        return input_channels_last(dy, w, size=size, stride=stride, pads=pads)
+    dx = np.empty((len(dy), *size, w.shape[2]), dy.dtype)
+    turned = np.ascontiguousarray(w[::-1, ::-1])
+    before = (w.shape[0] - 1 - pads[0], w.shape[1] - 1 - pads[2])
+    border_forward_loop(dy, turned, dx, (1, 1), before)
+    return dx
+
+
+def weight_border(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """The border apart: inside the map three taps a pass, and no tests.
+
+    Saves: the tests, and two of three loads of dy. Measure: against the other gradient: the
+    nine sums are in memory, and loading and storing them is the limit.
+    """
+    dw = np.zeros((*kernel_size, x.shape[3]))
+    image = np.zeros(dw.shape, x.dtype)
+    border_weight_loop(dy, x, dw, image, stride, (pads[0], pads[2]))
+    return dw.astype(x.dtype)
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checks import Array, ShapeError, check_array
 from ..jit import kernel
-from ..memory import empty, empty_like
+from ..memory import empty
 from ..windows import Pads, Pair, output_size, shifted, zero_padded
 
 
@@ -29,6 +29,26 @@ def check_backward(
     check_array("dy", dy, (x.shape[0], *size, x.shape[3]), like=x)
 
 
+def check_input(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> None:
+    check_array("w", w, ("KH", "KW", "C"), like=dy)
+    if dy.ndim != 4 or dy.size == 0:
+        raise ShapeError(f"dy: expected shape (N, OH, OW, C), none of them 0, got {dy.shape}")
+    out = output_size(size, w.shape[:2], stride=stride, pads=pads)
+    check_array("dy", dy, ("N", *out, w.shape[2]))
+
+
+def check_weight(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> None:
+    check_array("x", x, ("N", "H", "W", "C"))
+    if x.size == 0:
+        raise ShapeError(f"x: expected at least one number, got shape {x.shape}")
+    out = output_size(x.shape[1:3], kernel_size, stride=stride, pads=pads)
+    check_array("dy", dy, (x.shape[0], *out, x.shape[3]), like=x)
+
+
 def new_output(x: Array, w: Array, stride: Pair, pads: Pads) -> Array:
     oh, ow = output_size(x.shape[1:3], w.shape[:2], stride=stride, pads=pads)
     return empty((x.shape[0], oh, ow, x.shape[3]), x.dtype)
@@ -46,7 +66,7 @@ def plain_python(compiled: Any) -> Any:
 def forward_python(
     x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> Array:
-    """Plain loops, run by Python itself: a full convolution's seven, less the one over Cin.
+    """Plain loops, run by Python: a full convolution's seven, less the one over input channels.
 
     Saves: nothing; this is the definition. Measure: time per product. Python spends it on
     finding out, again for each, what `*` means for these two objects.
@@ -56,23 +76,35 @@ def forward_python(
     return y
 
 
-def backward_python(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """The same loops, run by Python itself: a product hands its gradient to both factors.
+def input_python(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Plain loops, run by Python: each product hands its gradient to the pixel it read.
 
-    Saves: nothing. Measure: twice the products of forward, so twice the time.
+    Saves: nothing. Measure: against forward, with as many products.
     """
-    dx, dw = np.zeros_like(x), np.zeros(w.shape)
-    plain_python(naive_backward_loop)(dy, x, w, dx, dw, stride, pads)
-    return dx, dw.astype(w.dtype)
+    dx = np.zeros((len(dy), *size, w.shape[2]), dy.dtype)
+    plain_python(naive_input_loop)(dy, w, dx, stride, pads)
+    return dx
+
+
+def weight_python(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Plain loops, run by Python: each product hands its gradient to its weight.
+
+    Saves: nothing. Measure: against forward, with as many products.
+    """
+    dw = np.zeros((*kernel_size, x.shape[3]))
+    plain_python(naive_weight_loop)(dy, x, dw, stride, pads)
+    return dw.astype(x.dtype)
 
 
 # --- numpy ----------------------------------------------------------------------------
 
 
 def forward_numpy(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
-    """Add up one shifted slice of the padded input per tap: nine expressions for all products.
+    """Whole arrays: one shifted slice of the padded input per tap, nine expressions in all.
 
     Saves: Python's work per product, now once per tap. Measure: GB/s. Each tap goes through
     all of x and y, three times over, so memory is the limit.
@@ -85,30 +117,41 @@ def forward_numpy(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0,
     return y
 
 
-def backward_numpy(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """Two whole-array expressions per tap, on the slices of the forward pass.
+def input_numpy(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Whole arrays: dy times a weight, added to one shifted slice of the padded gradient per tap.
 
-    Saves: as forward. Measure: GB/s, and how much memory the products take before they are
-    summed: an array of the size of dy per tap.
+    Saves and measure: as forward.
     """
-    padded, dw, size = zero_padded(x, pads), empty_like(w), (dy.shape[1], dy.shape[2])
-    dpadded = np.zeros_like(padded)
+    top, bottom, left, right = pads
+    shape = (len(dy), size[0] + top + bottom, size[1] + left + right, w.shape[2])
+    padded = np.zeros(shape, dy.dtype)
     for ky, kx in np.ndindex(*w.shape[:2]):
-        seen = shifted(padded, ky, kx, stride, size)
+        shifted(padded, ky, kx, stride, (dy.shape[1], dy.shape[2]))[...] += dy * w[ky, kx]
+    return np.ascontiguousarray(padded[:, top : top + size[0], left : left + size[1]])
+
+
+def weight_numpy(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Whole arrays: one shifted slice of the padded input per tap, times dy, summed over pixels.
+
+    Saves: as forward. Measure: GB/s; the products of a tap are an array like dy before they
+    are summed.
+    """
+    padded, dw = zero_padded(x, pads), empty((*kernel_size, x.shape[3]), x.dtype)
+    for ky, kx in np.ndindex(*kernel_size):
+        seen = shifted(padded, ky, kx, stride, (dy.shape[1], dy.shape[2]))
         dw[ky, kx] = (seen * dy).sum((0, 1, 2), dtype=np.float64)
-        shifted(dpadded, ky, kx, stride, size)[...] += dy * w[ky, kx]
-    top, _, left, _ = pads
-    dx = dpadded[:, top : top + x.shape[1], left : left + x.shape[2]]
-    return np.ascontiguousarray(dx), dw
+    return dw
 
 
 # --- naive ----------------------------------------------------------------------------
 
 
 def forward_naive(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
-    """Compile the plain loops: six of them and a bounds test, as machine code.
+    """The loops of python, compiled: six of them and a bounds test, as machine code.
 
     Saves: all that Python does between two products. Measure: it beats NumPy only where
     its one test per product costs less than NumPy's passes over memory.
@@ -134,23 +177,21 @@ def naive_forward_loop(x: Array, w: Array, y: Array, stride: Pair, pads: Pads) -
                     y[n, oy, ox, c] = total
 
 
-def backward_naive(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """Compile the same loops: each product hands its gradient to both factors.
+def input_naive(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """The loops of python, compiled: each product hands its gradient to the pixel it read.
 
-    Saves: as forward. Measure: against forward; the gradients are added to memory one by one.
+    Saves: as forward. Measure: against forward; gradients are added to memory one by one.
     """
-    dx, dw = np.zeros_like(x), np.zeros(w.shape)
-    naive_backward_loop(dy, x, w, dx, dw, stride, pads)
-    return dx, dw.astype(w.dtype)
+    dx = np.zeros((len(dy), *size, w.shape[2]), dy.dtype)
+    naive_input_loop(dy, w, dx, stride, pads)
+    return dx
 
 
 @kernel
-def naive_backward_loop(
-    dy: Array, x: Array, w: Array, dx: Array, dw: Array, stride: Pair, pads: Pads
-) -> None:
-    """dy (N, OH, OW, C), x, w -> dx (N, H, W, C), dw (KH, KW, C) float64; both start at zero."""
+def naive_input_loop(dy: Array, w: Array, dx: Array, stride: Pair, pads: Pads) -> None:
+    """dy (N, OH, OW, C), w (KH, KW, C) -> dx (N, H, W, C) that starts at zero."""
     for n in range(dy.shape[0]):
         for oy in range(dy.shape[1]):
             for ox in range(dy.shape[2]):
@@ -158,6 +199,31 @@ def naive_backward_loop(
                     for ky in range(w.shape[0]):
                         for kx in range(w.shape[1]):
                             iy, ix = oy * stride[0] + ky - pads[0], ox * stride[1] + kx - pads[2]
-                            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+                            if 0 <= iy < dx.shape[1] and 0 <= ix < dx.shape[2]:
                                 dx[n, iy, ix, c] += dy[n, oy, ox, c] * w[ky, kx, c]
+
+
+def weight_naive(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """The loops of python, compiled: each product hands its gradient to its weight.
+
+    Saves and measure: as for the other gradient.
+    """
+    dw = np.zeros((*kernel_size, x.shape[3]))
+    naive_weight_loop(dy, x, dw, stride, pads)
+    return dw.astype(x.dtype)
+
+
+@kernel
+def naive_weight_loop(dy: Array, x: Array, dw: Array, stride: Pair, pads: Pads) -> None:
+    """dy (N, OH, OW, C), x (N, H, W, C) -> dw (KH, KW, C) float64 that starts at zero."""
+    for n in range(dy.shape[0]):
+        for oy in range(dy.shape[1]):
+            for ox in range(dy.shape[2]):
+                for c in range(dy.shape[3]):
+                    for ky in range(dw.shape[0]):
+                        for kx in range(dw.shape[1]):
+                            iy, ix = oy * stride[0] + ky - pads[0], ox * stride[1] + kx - pads[2]
+                            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
                                 dw[ky, kx, c] += dy[n, oy, ox, c] * x[n, iy, ix, c]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..checks import Array
 from ..jit import chunks, kernel, parallel, prange
-from ..memory import empty, empty_like
+from ..memory import empty
 from ..windows import Pads, Pair
 from .plain import new_output
 
@@ -64,13 +64,15 @@ def cut(lines: int, products: int) -> int:
     return chunks(lines, max(1, CHUNK * lines // max(1, products)))
 
 
-def _ring(n_chunks: int, w: Array, width: int, stride: int) -> Array:
+def _ring(n_chunks: int, shape: tuple[int, ...], width: int, stride: int, dtype: Any) -> Array:
     """Return room for the rows a chunk works on, and a row of zeros after them.
 
-    (chunks, KH + 1, stride, length), where the windows slid over a row are `width` pixels.
+    (chunks, KH + 1, stride, length) for a kernel of that shape (KH, KW, C), where the windows
+    slid over a row are `width` pixels.
     """
-    length = (width + (w.shape[1] - 1) // stride) * w.shape[2]
-    return _aligned(n_chunks, w.shape[0] + 1, stride, _pitch(length), dtype=w.dtype)
+    kh, kw, c = shape
+    length = (width + (kw - 1) // stride) * c
+    return _aligned(n_chunks, kh + 1, stride, _pitch(length), dtype=dtype)
 
 
 def forward_rows(x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)) -> Array:
@@ -97,7 +99,7 @@ def _slide(
     """Fill y with w slid over x in strides, where pixels of x stand `step` apart."""
     lines, width, c = y.shape[0] * y.shape[1], y.shape[2], y.shape[3]
     n_chunks = cut(lines, y.size * w.shape[0] * w.shape[1]) if threads else 1
-    ring = _ring(n_chunks, w, width, stride[1])
+    ring = _ring(n_chunks, w.shape, width, stride[1], w.dtype)
     pixels = _pixels(width, c)
     slide_loop(x, _repeated(w, pixels), y, ring, pixels * c, stride[0], step, pads)
 
@@ -217,45 +219,55 @@ def add_product(y: Array, a: Array, b: Array) -> None:
         y[i] += a[i] * b[i]
 
 
-def backward_rows(
-    dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
-) -> tuple[Array, Array]:
-    """Row reuse: the turned kernel slid over rows of dy gives dx; rows of x against dy give dw.
+def input_rows(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Row reuse: the turned kernel slid over rows of dy, which at a stride stand apart.
 
-    Saves: as forward, for both. dw takes two pixels of dy for three taps at once: half the
-    traffic on its sums.
-    Measure: both loops; dw's sums still go through the first-level cache.
+    Saves and measure: as forward, at any stride.
     """
-    return slide_rows_back(dy, x, w, stride, pads, threads=False)
+    return slide_back(dy, w, size, stride, pads, threads=False)
 
 
-def slide_rows_back(
-    dy: Array, x: Array, w: Array, stride: Pair, pads: Pads, *, threads: bool
-) -> tuple[Array, Array]:
-    """Run the loops of `backward_rows`, on one thread or on all."""
-    return _input(dy, x, w, stride, pads, threads), _weight(dy, x, w, stride, pads, threads)
-
-
-def _input(dy: Array, x: Array, w: Array, stride: Pair, pads: Pads, threads: bool) -> Array:
-    dx = empty_like(x)
+def slide_back(
+    dy: Array, w: Array, size: Pair, stride: Pair, pads: Pads, *, threads: bool
+) -> Array:
+    """Run the loops of `input_rows`, on one thread or on all."""
+    dx = empty((len(dy), *size, w.shape[2]), dy.dtype)
     turned = w[::-1, ::-1]
     before = (w.shape[0] - 1 - pads[0], w.shape[1] - 1 - pads[2])
     _slide(dy, turned, dx, (1, 1), stride, before, threads)
     return dx
 
 
-def _weight(dy: Array, x: Array, w: Array, stride: Pair, pads: Pads, threads: bool) -> Array:
+def weight_rows(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Row reuse: copied rows of x against rows of dy, two pixels of dy for three taps at once.
+
+    Saves: as forward, and half the traffic on the sums. Measure: as forward; the sums still go
+    through the first-level cache.
+    """
+    return sum_rows(dy, x, kernel_size, stride, pads, threads=False)
+
+
+def sum_rows(
+    dy: Array, x: Array, kernel_size: Pair, stride: Pair, pads: Pads, *, threads: bool
+) -> Array:
+    """Run the loops of `weight_rows`, on one thread or on all."""
+    (kh, kw), c = kernel_size, x.shape[3]
     lines, width = dy.shape[0] * dy.shape[1], dy.shape[2]
     # A chunk's own dw is written and read once more: keep them few against the input.
-    n_chunks = cut(lines, dy.size * w.shape[0] * w.shape[1]) if threads else 1
-    n_chunks = min(n_chunks, max(1, x.size // (4 * w.size)))
+    n_chunks = cut(lines, dy.size * kh * kw) if threads else 1
+    n_chunks = min(n_chunks, max(1, x.size // (4 * kh * kw * c)))
     # dw keeps a sum for each pixel of the vector; they are added up at the end.
-    size = _pixels(width, w.shape[2]) * w.shape[2]
-    sums = _aligned(n_chunks, *w.shape[:2], _pitch(size), dtype=w.dtype)
-    ring = _ring(n_chunks, w, width, stride[1])
+    size = _pixels(width, c) * c
+    sums = _aligned(n_chunks, kh, kw, _pitch(size), dtype=x.dtype)
+    ring = _ring(n_chunks, (kh, kw, c), width, stride[1], x.dtype)
     weight_loop(dy, x, sums, ring, size, stride[0], (pads[0], pads[2]))
     total = sums[..., :size].sum(axis=0, dtype=np.float64)
-    return total.reshape(*w.shape[:2], -1, w.shape[2]).sum(axis=2).astype(w.dtype)
+    dw: Array = total.reshape(kh, kw, -1, c).sum(axis=2).astype(x.dtype)
+    return dw
 
 
 @parallel

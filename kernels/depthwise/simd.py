@@ -10,11 +10,11 @@ import numpy as np
 
 from ..checks import Array
 from ..jit import kernel, parallel, prange
-from ..memory import empty_like, zeros
+from ..memory import empty, empty_like, zeros
 from ..simd import is_far
 from ..windows import Pads, Pair
 from .plain import new_output
-from .rows import cut, slide_rows, slide_rows_back
+from .rows import cut, slide_back, slide_rows, sum_rows
 from .sliding import ROOM, backward_lines, forward_lines, padded
 from .striding import backward_lines_by_2, forward_lines_by_2, pairs
 
@@ -93,6 +93,65 @@ def forward_loop_by_2(x: Array, w: Array, y: Array, before: Pair, n_chunks: int)
         forward_lines_by_2(x, w, y, low, high, before)
 
 
+# --- each gradient by itself ----------------------------------------------------------
+
+
+def input_vectors(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Explicit vectors: forward's window, slid over dy with the turned kernel in registers.
+
+    Saves and measure: as forward. At another stride than 1 rows runs.
+    """
+    return _input(dy, w, size, stride, pads, threads=False)
+
+
+def input_simd(
+    dy: Array, w: Array, *, size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Threads: as forward.
+
+    Saves and measure: as forward.
+    """
+    return _input(dy, w, size, stride, pads, threads=True)
+
+
+def _input(dy: Array, w: Array, size: Pair, stride: Pair, pads: Pads, *, threads: bool) -> Array:
+    if not applies(dy, w, stride) or max(pads[0], pads[2]) > 2:
+        return slide_back(dy, w, size, stride, pads, threads=threads)
+    dx = empty((len(dy), *size, w.shape[2]), dy.dtype)
+    n_chunks = cut(dx.shape[0] * dx.shape[1], 9 * dx.size) if threads else 1
+    turned = padded(np.ascontiguousarray(w[::-1, ::-1]))
+    forward_loop(dy, turned, dx, (2 - pads[0], 2 - pads[2]), n_chunks, is_far(dx))
+    return dx
+
+
+def weight_vectors(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Explicit vectors: the sums stay in registers, in the pass that makes both gradients.
+
+    Saves: the load and store of the sums for each product. Measure: against `backward`, which
+    is the same pass: the gradient of x comes with it for half the products, and is dropped here.
+    """
+    w = np.zeros((*kernel_size, x.shape[3]), x.dtype)
+    return _backward(dy, x, w, stride, pads, threads=False)[1]
+
+
+def weight_simd(
+    dy: Array, x: Array, *, kernel_size: Pair, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
+) -> Array:
+    """Threads: tasks cut by shape alone, each with sums of its own, which are added in order.
+
+    Saves and measure: as vectors.
+    """
+    w = np.zeros((*kernel_size, x.shape[3]), x.dtype)
+    return _backward(dy, x, w, stride, pads, threads=True)[1]
+
+
+# --- both gradients -------------------------------------------------------------------
+
+
 def backward_vectors(
     dy: Array, x: Array, w: Array, *, stride: Pair = (1, 1), pads: Pads = (0, 0, 0, 0)
 ) -> tuple[Array, Array]:
@@ -120,7 +179,8 @@ def _backward(
 ) -> tuple[Array, Array]:
     by_2 = applies_by_2(x, w, stride)
     if not by_2 and not applies(x, w, stride):
-        return slide_rows_back(dy, x, w, stride, pads, threads=threads)
+        dx = slide_back(dy, w, x.shape[1:3], stride, pads, threads=threads)
+        return dx, sum_rows(dy, x, w.shape[:2], stride, pads, threads=threads)
     dx, before = empty_like(x), (pads[0], pads[2])
     n_tasks = cut(dy.shape[0] * dy.shape[1], 18 * dy.size) if threads else 1
     # A chunk's own dw is written and read once more: where it is not small against the input,

@@ -115,6 +115,16 @@ def _depthwise(shapes: Shapes, batch: int) -> Named:
             "depthwise.backward",
             Workload(m.label, normal(x, x, w), same, 2 * macs, batch * m.size**2),
         )
+        yield (
+            "depthwise.backward_input",
+            Workload(m.label, normal(x, w), {**same, "size": x[1:3]}, macs, 9),
+        )
+        yield (
+            "depthwise.backward_weight",
+            Workload(
+                m.label, normal(x, x), {**same, "kernel_size": (3, 3)}, macs, batch * m.size**2
+            ),
+        )
 
 
 def _products(shapes: Shapes, batch: int) -> Named:

@@ -130,3 +130,21 @@ for name, (x, k, settings) in DEPTHWISE.items():
     CASES.setdefault("depthwise.backward", []).append(
         Case(name, drawn(y, x, (*k, x[3])), oracle.depthwise_backward, math.prod(y[:3]), settings)
     )
+    CASES.setdefault("depthwise.backward_input", []).append(
+        Case(
+            name,
+            drawn(y, (*k, x[3])),
+            oracle.depthwise_backward_input,
+            k[0] * k[1],
+            {**settings, "size": (x[1], x[2])},
+        )
+    )
+    CASES.setdefault("depthwise.backward_weight", []).append(
+        Case(
+            name,
+            drawn(y, x),
+            oracle.depthwise_backward_weight,
+            math.prod(y[:3]),
+            {**settings, "kernel_size": k},
+        )
+    )

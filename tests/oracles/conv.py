@@ -88,15 +88,27 @@ def depthwise(x: Any, w: Any, *, stride: Any = (1, 1), pads: Any = (0,) * 4) -> 
     return np.einsum("yxnijc,ijc->nyxc", _windows(x, w.shape[:2], stride, pads, (1, 1)), w)
 
 
-def depthwise_backward(
-    dy: Any, x: Any, w: Any, *, stride: Any = (1, 1), pads: Any = (0,) * 4
-) -> Any:
-    """Transpose of the matrix of one channel for dx; windows against dy for dw."""
-    dx = np.zeros_like(x)
-    for i, j in np.ndindex(*x.shape[1:3]):
-        one = np.zeros((1, *x.shape[1:]))
+def depthwise_backward_input(dy: Any, w: Any, *, size: Any, **settings: Any) -> Any:
+    """Transpose of the matrix of one channel."""
+    dx = np.zeros((len(dy), *size, w.shape[2]))
+    for i, j in np.ndindex(*size):
+        one = np.zeros((1, *dx.shape[1:]))
         one[0, i, j] = 1
-        column = depthwise(one, w, stride=stride, pads=pads)[0]
+        column = depthwise(one, w, **settings)[0]
         dx[:, i, j] = (dy * column).sum((1, 2))
-    windows = _windows(x, w.shape[:2], stride, pads, (1, 1))
-    return dx, np.einsum("yxnijc,nyxc->ijc", windows, dy)
+    return dx
+
+
+def depthwise_backward_weight(
+    dy: Any, x: Any, *, kernel_size: Any, stride: Any = (1, 1), pads: Any = (0,) * 4
+) -> Any:
+    """Windows against dy."""
+    return np.einsum("yxnijc,nyxc->ijc", _windows(x, kernel_size, stride, pads, (1, 1)), dy)
+
+
+def depthwise_backward(dy: Any, x: Any, w: Any, **settings: Any) -> Any:
+    """Both gradients."""
+    return (
+        depthwise_backward_input(dy, w, size=x.shape[1:3], **settings),
+        depthwise_backward_weight(dy, x, kernel_size=w.shape[:2], **settings),
+    )
