@@ -148,7 +148,7 @@ def test_table_and_files(fake: list[Any], capsys: Any, tmp_path: Path) -> None:
     text = capsys.readouterr().out
     for part in ("depthwise.backward", "relu.forward", "6x6x5", "avx512", "of its roof", "memory"):
         assert part in text
-    assert len(json.loads(out.read_text())["points"]) == 4
+    assert len(json.loads(out.read_text())["points"]) == 6
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
