@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from bench.kernel_cases import (
 )
 from bench.op_cases import CASES, OpCase
 from minidnn.measure.machine import check_equal, default_threads, describe, surroundings
+from minidnn.measure.peaks import Peaks, known_peaks
 from minidnn.measure.tables import Table, texts
 
 ROUNDS, FEW_ROUNDS = 9, 5
@@ -31,6 +34,7 @@ LAYERS = pytest.StashKey[dict[str, Any]]()
 PRODUCTS = pytest.StashKey[dict[str, Any]]()
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 ALL = pytest.StashKey[int]()
+NOTES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,6 +103,22 @@ def rounds(pytestconfig: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session")
+def peaks(pytestconfig: pytest.Config) -> Callable[[], Peaks]:
+    """Return what gives the machine's peaks: measured at most once, and only if asked for."""
+
+    @lru_cache(maxsize=1)
+    def found() -> Peaks:
+        # Peaks of a busy machine are worth a note at the end, not the failure of every case.
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            known = known_peaks()
+        pytestconfig.stash[NOTES] = [str(warning.message) for warning in said]
+        return known
+
+    return found
+
+
+@pytest.fixture(scope="session")
 def layers(pytestconfig: pytest.Config) -> dict[str, Any]:
     """Collect what was measured of layers, for the tables."""
     return pytestconfig.stash.setdefault(LAYERS, {})
@@ -119,6 +139,8 @@ def pytest_terminal_summary(
     skipped = [r for r in terminalreporter.stats.get("skipped", []) if TOO_SLOW in str(r.longrepr)]
     if skipped:
         left[TOO_SLOW] = len(skipped)
+    for note in config.stash.get(NOTES, []):
+        terminalreporter.write_line(note)
     if left:
         terminalreporter.write_line(left_out(left, config.stash[ALL]))
     rounds = ROUNDS if is_full(config) else FEW_ROUNDS

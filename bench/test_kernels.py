@@ -8,6 +8,7 @@ a run leaves out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.conftest import is_full
 from bench.kernel_cases import CHECKED, SLOW, TOO_SLOW, KernelCase, cases, rates
 from minidnn.kernels.ladder import load_all
 from minidnn.measure.machine import affinity
+from minidnn.measure.peaks import Peaks
 from minidnn.measure.timing import turn
 from minidnn.measure.workloads import Workload
 from minidnn.threads import num_threads
@@ -58,7 +60,9 @@ def _check(case: KernelCase, work: Workload, args: list[Any], batch: int) -> Non
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_rung(case: KernelCase, benchmark: Any, pytestconfig: pytest.Config) -> None:
+def test_rung(
+    case: KernelCase, benchmark: Any, pytestconfig: pytest.Config, peaks: Callable[[], Peaks]
+) -> None:
     function, work, full = REGISTRY[case.ladder][case.rung], case.work, is_full(pytestconfig)
     images = case.batch if full else min(case.batch, CHECKED)
     few = case.at(images)
@@ -78,10 +82,8 @@ def test_rung(case: KernelCase, benchmark: Any, pytestconfig: pytest.Config) -> 
         iterations=max(1, int(TURN / seconds)),
         warmup_rounds=1,
     )
-    from minidnn.measure.peaks import known_peaks  # measures for some seconds, once per machine
-
     outputs = work.outputs(function(*args, **work.settings), args)
     least = work.least_bytes(args, outputs)
     median = benchmark.stats.stats.median
-    benchmark.extra_info |= rates(work, least, median, known_peaks())
+    benchmark.extra_info |= rates(work, least, median, peaks())
     benchmark.extra_info |= {"threads": num_threads(), "affinity": affinity()}
