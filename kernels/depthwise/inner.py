@@ -169,27 +169,28 @@ def border_forward_loop(x: Array, w: Array, y: Array, stride: Pair, before: Pair
                 add_window(x[n], w, y[n, oy, ox], iy, ox * stride[1] - before[1])
             for ox in range(left, end):
                 ix = ox * stride[1] - before[1]
-                sum_window(x[n, iy : iy + kh, ix : ix + kw], w, y[n, oy, ox])
+                sum_window(x[n], w, y[n, oy, ox], iy, ix)
             for ox in range(end, y.shape[2]):
                 add_window(x[n], w, y[n, oy, ox], iy, ox * stride[1] - before[1])
 
 
 @kernel
-def sum_window(x: Array, w: Array, y: Array) -> None:
-    """One output inside the map: its window x (KH, KW, C) and w -> y (C,)."""
+def sum_window(x: Array, w: Array, y: Array, iy: int, ix: int) -> None:
+    """As `add_window`, for a window inside the map."""
     if w.shape[0] != 3 or w.shape[1] != 3:
         y[:] = 0
         for ky in range(w.shape[0]):
             for kx in range(w.shape[1]):
-                add_product(x[ky, kx], w[ky, kx], y)
+                add_product(x[iy + ky, ix + kx], w[ky, kx], y)
         return
-    x0, x1, x2, w0, w1, w2 = x[0, 0], x[0, 1], x[0, 2], w[0, 0], w[0, 1], w[0, 2]
-    x3, x4, x5, w3, w4, w5 = x[1, 0], x[1, 1], x[1, 2], w[1, 0], w[1, 1], w[1, 2]
-    x6, x7, x8, w6, w7, w8 = x[2, 0], x[2, 1], x[2, 2], w[2, 0], w[2, 1], w[2, 2]
+    above, here, below = x[iy], x[iy + 1], x[iy + 2]
+    x0, x1, x2, w0, w1, w2 = above[ix], above[ix + 1], above[ix + 2], w[0, 0], w[0, 1], w[0, 2]
+    x3, x4, x5, w3, w4, w5 = here[ix], here[ix + 1], here[ix + 2], w[1, 0], w[1, 1], w[1, 2]
+    x6, x7, x8, w6, w7, w8 = below[ix], below[ix + 1], below[ix + 2], w[2, 0], w[2, 1], w[2, 2]
     for c in range(y.size):
-        above = x0[c] * w0[c] + x1[c] * w1[c] + x2[c] * w2[c]
-        here = x3[c] * w3[c] + x4[c] * w4[c] + x5[c] * w5[c]
-        y[c] = above + here + (x6[c] * w6[c] + x7[c] * w7[c] + x8[c] * w8[c])
+        first = x0[c] * w0[c] + x1[c] * w1[c] + x2[c] * w2[c]
+        second = x3[c] * w3[c] + x4[c] * w4[c] + x5[c] * w5[c]
+        y[c] = first + second + (x6[c] * w6[c] + x7[c] * w7[c] + x8[c] * w8[c])
 
 
 def input_border(
@@ -239,27 +240,28 @@ def border_weight_loop(
                 add_gradients(x[n], dy[n, oy, ox], image, iy, ox * stride[1] - before[1])
             for ox in range(left, end):
                 ix = ox * stride[1] - before[1]
-                add_inside(x[n, iy : iy + kh, ix : ix + kw], dy[n, oy, ox], image)
+                add_inside(x[n], dy[n, oy, ox], image, iy, ix)
             for ox in range(end, dy.shape[2]):
                 add_gradients(x[n], dy[n, oy, ox], image, iy, ox * stride[1] - before[1])
         take_over(image, dw)
 
 
 @kernel
-def add_inside(x: Array, dy: Array, dw: Array) -> None:
-    """One output inside the map: its window x (KH, KW, C) times dy (C,), added to dw."""
+def add_inside(x: Array, dy: Array, dw: Array, iy: int, ix: int) -> None:
+    """As `add_gradients`, for a window inside the map."""
     for ky in range(dw.shape[0]):
+        row = x[iy + ky]
         if dw.shape[1] == 3:
-            add_three(x[ky], dy, dw[ky])
+            add_three(row[ix], row[ix + 1], row[ix + 2], dy, dw[ky])
         else:
             for kx in range(dw.shape[1]):
-                add_product(x[ky, kx], dy, dw[ky, kx])
+                add_product(row[ix + kx], dy, dw[ky, kx])
 
 
 @kernel
-def add_three(x: Array, dy: Array, dw: Array) -> None:
-    """Three pixels x (3, C) times dy (C,), added to one kernel row dw (3, C)."""
-    x0, x1, x2, dw0, dw1, dw2 = x[0], x[1], x[2], dw[0], dw[1], dw[2]
+def add_three(x0: Array, x1: Array, x2: Array, dy: Array, dw: Array) -> None:
+    """Three pixels (C,) times dy (C,), added to one kernel row dw (3, C)."""
+    dw0, dw1, dw2 = dw[0], dw[1], dw[2]
     for c in range(dy.size):
         dw0[c] += x0[c] * dy[c]
         dw1[c] += x1[c] * dy[c]

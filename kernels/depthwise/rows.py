@@ -101,7 +101,11 @@ def _slide(
     n_chunks = cut(lines, y.size * w.shape[0] * w.shape[1]) if threads else 1
     ring = _ring(n_chunks, w.shape, width, stride[1], w.dtype)
     pixels = _pixels(width, c)
-    slide_loop(x, _repeated(w, pixels), y, ring, pixels * c, stride[0], step, pads)
+    settings = pixels * c, stride[0], step, pads
+    if threads:
+        slide_loop(x, _repeated(w, pixels), y, ring, *settings)
+    else:
+        slide_lines(x, _repeated(w, pixels), y, ring[0], 0, lines, *settings)
 
 
 @parallel
@@ -112,33 +116,40 @@ def slide_loop(
 
     `size` numbers, whole pixels, are the vectors that the innermost loops run over.
     """
-    n_chunks, lines, c = ring.shape[0], y.shape[0] * y.shape[1], y.shape[3]
-    y_rows = y.reshape(lines, y.shape[2] * c)
-    kh = w.shape[0]
+    n_chunks, lines = ring.shape[0], y.shape[0] * y.shape[1]
     for chunk in prange(n_chunks):
-        rows, newest = ring[chunk], -1  # the last row of x that was copied; they ascend
-        rows[kh] = 0
-        for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
-            n, first = line // y.shape[1], line % y.shape[1] * stride - pads[0]
-            for ky in range(kh):
-                iy = (first + ky) // step[0]
-                if (
-                    row_of(first + ky, step[0], x.shape[1], kh) < kh
-                    and n * x.shape[1] + iy > newest
-                ):
-                    newest = n * x.shape[1] + iy
-                    place_row(x[n, iy], rows[iy % kh], pads[1], step[1])
-            if kh == 3 and w.shape[1] == 3 and step[0] == 1:
-                above = rows[row_of(first, 1, x.shape[1], kh)]
-                here = rows[row_of(first + 1, 1, x.shape[1], kh)]
-                below = rows[row_of(first + 2, 1, x.shape[1], kh)]
-                slide_nine(above, here, below, w, y_rows[line], size, c)
-                continue
-            y_rows[line] = 0
-            for ky in range(kh):
-                row = row_of(first + ky, step[0], x.shape[1], kh)
-                if row < kh:
-                    slide_row(rows[row], w[ky], y_rows[line], size, c)
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        slide_lines(x, w, y, ring[chunk], low, high, size, stride, step, pads)
+
+
+@kernel
+def slide_lines(
+    x: Array, w: Array, y: Array, rows: Array, low: int, high: int, size: int, stride: int,
+    step: Pair, pads: Pair,
+) -> None:  # fmt: skip
+    """Fill rows low .. high - 1 of the N * OH rows of y; rows (KH + 1, stride, length)."""
+    lines, c = y.shape[0] * y.shape[1], y.shape[3]
+    y_rows = y.reshape(lines, y.shape[2] * c)
+    kh, newest = w.shape[0], -1  # the last row of x that was copied; they ascend
+    rows[kh] = 0
+    for line in range(low, high):
+        n, first = line // y.shape[1], line % y.shape[1] * stride - pads[0]
+        for ky in range(kh):
+            iy = (first + ky) // step[0]
+            if row_of(first + ky, step[0], x.shape[1], kh) < kh and n * x.shape[1] + iy > newest:
+                newest = n * x.shape[1] + iy
+                place_row(x[n, iy], rows[iy % kh], pads[1], step[1])
+        if kh == 3 and w.shape[1] == 3 and step[0] == 1:
+            above = rows[row_of(first, 1, x.shape[1], kh)]
+            here = rows[row_of(first + 1, 1, x.shape[1], kh)]
+            below = rows[row_of(first + 2, 1, x.shape[1], kh)]
+            slide_nine(above, here, below, w, y_rows[line], size, c)
+            continue
+        y_rows[line] = 0
+        for ky in range(kh):
+            row = row_of(first + ky, step[0], x.shape[1], kh)
+            if row < kh:
+                slide_row(rows[row], w[ky], y_rows[line], size, c)
 
 
 @kernel
@@ -264,7 +275,11 @@ def sum_rows(
     size = _pixels(width, c) * c
     sums = _aligned(n_chunks, kh, kw, _pitch(size), dtype=x.dtype)
     ring = _ring(n_chunks, (kh, kw, c), width, stride[1], x.dtype)
-    weight_loop(dy, x, sums, ring, size, stride[0], (pads[0], pads[2]))
+    settings = size, stride[0], (pads[0], pads[2])
+    if threads:
+        weight_loop(dy, x, sums, ring, *settings)
+    else:
+        weight_lines(dy, x, sums[0], ring[0], 0, lines, *settings)
     total = sums[..., :size].sum(axis=0, dtype=np.float64)
     dw: Array = total.reshape(kh, kw, -1, c).sum(axis=2).astype(x.dtype)
     return dw
@@ -276,20 +291,30 @@ def weight_loop(
 ) -> None:
     """dy (N, OH, OW, C), x (N, H, W, C) -> sums (chunks, KH, KW, >= size)."""
     n_chunks, lines = ring.shape[0], dy.shape[0] * dy.shape[1]
-    dy_rows = dy.reshape(lines, dy.shape[2] * dy.shape[3])
     for chunk in prange(n_chunks):
-        dw, newest = sums[chunk], -1
-        dw[:] = 0
-        for line in range(chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks):
-            n, oy = line // dy.shape[1], line % dy.shape[1]
-            for ky in range(dw.shape[0]):
-                iy = oy * stride + ky - pads[0]
-                if 0 <= iy < x.shape[1]:
-                    row = ring[chunk, iy % dw.shape[0]]
-                    if n * x.shape[1] + iy > newest:
-                        newest = n * x.shape[1] + iy
-                        place_row(x[n, iy], row, pads[1], 1)
-                    weight_row(row, dy_rows[line], dw[ky], size, x.shape[3])
+        low, high = chunk * lines // n_chunks, (chunk + 1) * lines // n_chunks
+        weight_lines(dy, x, sums[chunk], ring[chunk], low, high, size, stride, pads)
+
+
+@kernel
+def weight_lines(
+    dy: Array, x: Array, dw: Array, ring: Array, low: int, high: int, size: int, stride: int,
+    pads: Pair,
+) -> None:  # fmt: skip
+    """Rows low .. high - 1 of the N * OH rows of dy -> dw (KH, KW, >= size)."""
+    dy_rows = dy.reshape(dy.shape[0] * dy.shape[1], dy.shape[2] * dy.shape[3])
+    dw[:] = 0
+    newest = -1
+    for line in range(low, high):
+        n, oy = line // dy.shape[1], line % dy.shape[1]
+        for ky in range(dw.shape[0]):
+            iy = oy * stride + ky - pads[0]
+            if 0 <= iy < x.shape[1]:
+                row = ring[iy % dw.shape[0]]
+                if n * x.shape[1] + iy > newest:
+                    newest = n * x.shape[1] + iy
+                    place_row(x[n, iy], row, pads[1], 1)
+                weight_row(row, dy_rows[line], dw[ky], size, x.shape[3])
 
 
 @kernel

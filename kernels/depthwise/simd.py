@@ -68,8 +68,12 @@ def _forward(x: Array, w: Array, stride: Pair, pads: Pads, *, threads: bool) -> 
         return slide_rows(x, w, stride, pads, threads=threads)
     y, before = new_output(x, w, stride, pads), (pads[0], pads[2])
     n_chunks = cut(y.shape[0] * y.shape[1], 9 * y.size) if threads else 1
-    if by_2:
+    if by_2 and threads:
         forward_loop_by_2(x, padded(w), y, before, n_chunks)
+    elif by_2:
+        forward_lines_by_2(x, padded(w), y, 0, y.shape[0] * y.shape[1], before)
+    elif not threads:
+        forward_lines(x, padded(w), y, 0, y.shape[0] * y.shape[1], before, is_far(y))
     else:
         forward_loop(x, padded(w), y, before, n_chunks, is_far(y))
     return y
@@ -122,7 +126,11 @@ def _input(dy: Array, w: Array, size: Pair, stride: Pair, pads: Pads, *, threads
     dx = empty((len(dy), *size, w.shape[2]), dy.dtype)
     n_chunks = cut(dx.shape[0] * dx.shape[1], 9 * dx.size) if threads else 1
     turned = padded(np.ascontiguousarray(w[::-1, ::-1]))
-    forward_loop(dy, turned, dx, (2 - pads[0], 2 - pads[2]), n_chunks, is_far(dx))
+    before = 2 - pads[0], 2 - pads[2]
+    if threads:
+        forward_loop(dy, turned, dx, before, n_chunks, is_far(dx))
+    else:
+        forward_lines(dy, turned, dx, 0, dx.shape[0] * dx.shape[1], before, is_far(dx))
     return dx
 
 
@@ -188,7 +196,15 @@ def _backward(
     n_chunks = min(n_tasks, max(1, x.size // (16 * w.size)))
     n_parts = min(-(-n_tasks // n_chunks), -(-x.shape[3] // PART))
     sums = new_sums(n_chunks, w)
-    if by_2:
+    if not threads:
+        channels, lines = (0, x.shape[3]), x.shape[0] * x.shape[1]
+        args = dy, x, padded(w), dx, sums[0], 0
+        if by_2:
+            lines = x.shape[0] * pairs(x.shape[1], before[0])
+            backward_lines_by_2(*args, lines, before, channels)
+        else:
+            backward_lines(*args, lines, before, channels, is_far(dx))
+    elif by_2:
         backward_loop_by_2(dy, x, padded(w), dx, sums, before, n_parts)
     else:
         backward_loop(dy, x, padded(w), dx, sums, before, n_parts, is_far(dx))
