@@ -91,7 +91,8 @@ def _counting(monkeypatch: pytest.MonkeyPatch, seconds_per_mac: float) -> list[i
 
     def timed(macs: int, **_: Any) -> timing.Timing:
         seen.append(macs)
-        return timing.Timing(*[seconds_per_mac * macs] * 3, 1)
+        seconds = seconds_per_mac * macs
+        return timing.Timing(seconds, seconds, seconds, 1)
 
     monkeypatch.setattr(ladders, "_action", lambda case, rung, work: work.macs)
     monkeypatch.setattr(timing, "timed", timed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from minidnn.errors import InputError
 from minidnn.measure import limits
 
 
-def _system(folder: Path, available: int, groups: str, files: dict[str, int | str]) -> int | None:
+def _system(folder: Path, available: int, groups: str, files: Mapping[str, int | str]) -> int | None:
     """Make files like those of Linux, and return what is read from them; `available` in kB."""
     proc, cgroups = folder / "proc", folder / "cgroup"
     (proc / "self").mkdir(parents=True)
@@ -39,7 +40,7 @@ def test_the_old_control_groups_count_too(tmp_path: Path) -> None:
 
 
 def test_a_group_without_a_limit_leaves_everything(tmp_path: Path) -> None:
-    files: dict[str, int | str] = {"memory.max": "max", "memory.current": 10}
+    files = {"memory.max": "max", "memory.current": 10}
     assert _system(tmp_path, 5000, "0::/\n", files) == 5000 * 1024
 
 

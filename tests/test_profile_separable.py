@@ -13,6 +13,7 @@ from minidnn.errors import InputError
 from minidnn.kernels.ladder import load_all
 from minidnn.measure import peaks, rivals, separable, separable_report, timing
 from minidnn.measure.peaks import Peaks
+from minidnn.measure.ratios import Ratio
 from minidnn.measure.separable import FASTEST, Layer, calls, counts, draw, layers
 from minidnn.measure.shapes import CLASSROOM, QUICKNET, Map
 
@@ -128,7 +129,7 @@ def test_all_layers_count_as_often_as_there_are() -> None:
 
 def test_the_sentence_names_rates_and_shares() -> None:
     macs = 784 * 64 * 128
-    ratio = separable.Ratio(0.25, 0.25, 0.25)
+    ratio = Ratio(0.25, 0.25, 0.25)
     found = separable.Pass(separable=4e-4, depthwise=1e-4, full=16e-4, ratio=ratio)
     text = separable.why(LAYER, "forward", found, 1, PEAKS)
     assert "0.250 measured, 0.119 predicted (2.1x the prediction)" in text

@@ -57,7 +57,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: expected JSON of `minidnn {kind} --json`, got {error}") from None
     found = result.get("minidnn") if isinstance(result, dict) else None
-    if found != kind:
+    if not isinstance(result, dict) or found != kind:
         raise InputError(f"{path}: expected a result of `minidnn {kind}`, got {found!r}")
     if result.get("version") != VERSION:
         raise InputError(
