@@ -53,6 +53,11 @@ class KernelCase(NamedTuple):
         return f"{self.ladder}-{size}{self.work.label}-n{self.batch}"
 
     @property
+    def at_text(self) -> str:
+        """Shape and batch, for a page."""
+        return f"{self.work.label}, {self.batch}"
+
+    @property
     def label(self) -> str:
         """Name of the test; ``-k`` finds ladder, rung, shape and batch in it."""
         return f"{self.group}-{self.rung}"

@@ -2,8 +2,8 @@
 
 Runs the commands below one after the other and puts their tables into ``bench/RESULTS.md``, a
 part of the page each, with the command, the machine, the versions and the date. Without names
-of parts all are measured, which takes about half an hour on an idle machine. Other parts of
-the page stay as they are.
+of parts all are measured, on an idle machine in half an hour, and the kernels' slow rungs in some
+more. Other parts of the page stay as they are.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import compare_gemm, compare_ops, peers
+from bench import compare_gemm, compare_ops, kernel_tables, peers
 from bench.duel import ROOT
-from minidnn.measure.machine import describe
+from minidnn.measure.machine import describe, surroundings
+from minidnn.measure.results import PACKAGES
 from minidnn.measure.tables import Table
+from minidnn.threads import num_threads
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 
@@ -32,12 +35,14 @@ class Part(NamedTuple):
     command: str
 
 
+KERNELS = "pytest bench/test_kernels.py --full"
 PARTS = {
     "train": Part("Training QuickNet", "bench.peers train"),
     "plain_cnn": Part("Training plain_cnn", "bench.peers train --network plain_cnn"),
     "infer": Part("Inference with QuickNet", "bench.peers infer"),
     "layers": Part("Layers", "bench.compare_ops"),
     "gemm": Part("Matrix products", "bench.compare_gemm"),
+    "kernels": Part("Kernels", KERNELS),
 }
 
 
@@ -47,6 +52,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         parts = compare_ops.tables(found["ops"], found["verdicts"], found)
     elif "products" in found:
         parts = compare_gemm.tables(found["products"], found["verdicts"], found)
+    elif "kernels" in found:
+        parts = kernel_tables.tables(found["kernels"])
     else:
         parts = peers.tables(found)
     return parts[-1:] + parts[:-1] if "verdicts" in found else parts
@@ -74,12 +81,27 @@ def replace(page: str, heading: str, text: str) -> str:
 
 def measure(part: Part) -> dict[str, Any]:
     """Run the command of a part and return its JSON."""
+    if part.command == KERNELS:
+        return measure_kernels()
     command = [sys.executable, "-m", *part.command.split(), "--json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"python -m {part.command}: exit {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def measure_kernels() -> dict[str, Any]:
+    """Run every bench of a rung, and return the medians with the machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernels.json"
+        command = [sys.executable, "-m", *KERNELS.split(), "--quiet", f"--benchmark-json={file}"]
+        done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+        if done.returncode:
+            raise SystemExit(f"python -m {KERNELS}: exit {done.returncode}")
+        benchmarks = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
+    where = surroundings(num_threads(), PACKAGES)
+    return {"kernels": kernel_tables.measured(benchmarks), **where}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

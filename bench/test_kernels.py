@@ -27,12 +27,18 @@ from tests.closeness import assert_close
 
 REGISTRY = load_all()
 CASES = cases()
-ROUNDS, FEW_ROUNDS, LONG = 5, 3, 0.05  # calls that take long need fewer
 TURN = 0.005  # seconds of a round: short calls repeat within it
+# Calls of up to so many seconds get so many rounds: a long call is a mean over time by itself.
+ROUNDS = {0.05: 5, 1.0: 3, float("inf"): 1}
 
 
 def test_every_ladder_has_a_workload() -> None:
     assert set(REGISTRY) == {case.ladder for case in CASES}
+
+
+def rounds_for(seconds: float) -> int:
+    """Return how often a call that takes so long is timed."""
+    return next(rounds for longest, rounds in ROUNDS.items() if seconds <= longest)
 
 
 @lru_cache(maxsize=1)
@@ -78,12 +84,13 @@ def test_rung(
     args = _drawn(case.group)
     benchmark.pedantic(
         lambda: function(*args, **work.settings),
-        rounds=ROUNDS if seconds < LONG else FEW_ROUNDS,
+        rounds=rounds_for(seconds),
         iterations=max(1, int(TURN / seconds)),
-        warmup_rounds=1,
+        warmup_rounds=1 if seconds <= 1 else 0,
     )
     outputs = work.outputs(function(*args, **work.settings), args)
     least = work.least_bytes(args, outputs)
     median = benchmark.stats.stats.median
     benchmark.extra_info |= rates(work, least, median, peaks())
     benchmark.extra_info |= {"threads": num_threads(), "affinity": affinity()}
+    benchmark.extra_info |= {"ladder": case.ladder, "rung": case.rung, "at": case.at_text}

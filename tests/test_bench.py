@@ -19,6 +19,7 @@ from bench import (
     compare_ops,
     gemm_cases,
     kernel_cases,
+    kernel_tables,
     op_cases,
     peers,
     report,
@@ -402,6 +403,31 @@ def test_a_section_holds_verdict_table_and_machine() -> None:
     assert text.startswith("## Matrix products\n\n`python -m bench.compare_gemm`, 2")
     assert "| matrix products, worst | 0.90x | 1.20x | yes |" in text
     assert "| 2x3x4 dX | 12 | 10 | 1.20 (1.10 to 1.30) |" in text
+
+
+def test_the_page_shows_every_rung_at_every_shape_it_was_timed_at() -> None:
+    def record(rung: str, at: str, seconds: float, **rates: float) -> dict[str, Any]:
+        info = {"ladder": "prelu.forward", "rung": rung, "at": at, **rates}
+        return {"extra_info": info, "stats": {"median": seconds}}
+
+    benchmarks = [
+        record("naive", "6x6x5, 2", 1e-6, **{"GB/s": 2.5}),
+        record("numpy", "6x6x5, 2", 2e-6, **{"GB/s": 1.25}),
+        record("numpy", "28x28x64, 1", 3e-3, **{"GB/s": 12.345}),
+        {"extra_info": {}, "stats": {"median": 1.0}},  # a layer's, of another part
+    ]
+    kernels = kernel_tables.measured(benchmarks)
+    (part,) = kernel_tables.tables(kernels)
+    assert part.title == "prelu.forward: ms (GB/s)"
+    assert part.columns == ["shape and batch", "naive", "numpy"]
+    assert part.rows == [
+        ["6x6x5, 2", "0.001 (2.5)", "0.002 (1.25)"],
+        ["28x28x64, 1", "", "3 (12.3)"],
+    ]
+    found = {"kernels": kernels, **machine.surroundings(2, ["numpy"])}
+    text = report.section(report.PARTS["kernels"], found)
+    assert text.startswith("## Kernels\n\n`python -m pytest bench/test_kernels.py --full`, 2")
+    assert "| 28x28x64, 1 |  | 3 (12.3) |" in text
 
 
 def test_products_are_those_of_the_forms() -> None:

@@ -14,7 +14,7 @@ from minidnn import plots
 from minidnn.cli import main
 from minidnn.errors import ConfigError, InputError
 from minidnn.kernels.ladder import load_all
-from minidnn.measure import ladders, peaks, timing
+from minidnn.measure import ladders, peaks, rungs, timing
 from minidnn.measure.ladders import Dimensions, Measured, cases, dimensions
 from minidnn.measure.peaks import Peaks
 
@@ -186,7 +186,7 @@ def test_json_holds_every_rung(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert result == json.loads(file.read_text(encoding="utf-8"))
     assert (result["minidnn"], result["op"], result["batch"]) == ("ladder", "relu", 2)
     assert result["peaks"] == {"flops": 1e11, "bandwidth": 1e10}
-    assert [one["ladder"] for one in result["ladders"]] == ladders.ladders_of("relu")
+    assert [one["ladder"] for one in result["ladders"]] == rungs.ladders_of("relu")
     for one in result["ladders"]:
         assert [row["rung"] for row in one["rows"]] == list(load_all()[one["ladder"]].rungs)
         for row in one["rows"]:

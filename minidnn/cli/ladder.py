@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, then print, write and draw."""
     from minidnn.errors import ConfigError
-    from minidnn.measure import ladders, results
+    from minidnn.measure import ladders, results, rungs
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         new_figure(1, 1)  # says now, not after the measurements, that it cannot
     size = "stages" if args.plot and not (args.shape or args.size) else args.size
-    names = ladders.ladders_of(args.op)
+    names = rungs.ladders_of(args.op)
     chosen = [c for name in names for c in ladders.cases(name, shape=args.shape, size=size)]
     for name in names:
         ladders.rungs_of(name, args.rung)

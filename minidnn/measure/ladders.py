@@ -121,22 +121,6 @@ class Case:
 # --- which ladders, shapes and rungs ---------------------------------------------------
 
 
-def ladders_of(op: str) -> list[str]:
-    """Return the ladders of an op, such as depthwise, or the one of that name.
-
-    Raises
-    ------
-    ConfigError
-        If there is none; the nearest name is given.
-    """
-    names = list(load_all())
-    found = [name for name in names if op in (name, name.partition(".")[0])]
-    if not found:
-        known = sorted({n.partition(".")[0] for n in names} | ({*names} if "." in op else set()))
-        raise ConfigError(unknown("op", op, known))
-    return found
-
-
 def cases(ladder: str, *, shape: str | None = None, size: str | None = None) -> list[Case]:
     """Return a ladder at one shape, at all shapes of a size, or at a middle one of QuickNet.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from minidnn.errors import ConfigError
 from minidnn.kernels.ladder import load_all, unknown
-from minidnn.measure import ladders, timing
+from minidnn.measure import ladders, rungs, timing
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import MEMORY, Peaks
 from minidnn.measure.tables import Table
@@ -171,11 +171,11 @@ def chosen_cases(ops: Sequence[str], rung: str | None, size: str) -> list[ladder
         If an op is unknown, or no ladder of these has the rung; the nearest name is given.
     """
     known = load_all()
-    named = [name for op in ops for name in ladders.ladders_of(op)]
+    named = [name for op in ops for name in rungs.ladders_of(op)]
     names = list(dict.fromkeys(named)) or list(known)
-    rungs = dict.fromkeys(each for name in names for each in known[name].rungs)
-    if rung is not None and rung not in rungs:
-        raise ConfigError(unknown("rung", rung, rungs))
+    any_rung = dict.fromkeys(each for name in names for each in known[name].rungs)
+    if rung is not None and rung not in any_rung:
+        raise ConfigError(unknown("rung", rung, any_rung))
     having = [name for name in names if rung is None or rung in known[name].rungs]
     return [case for name in having for case in ladders.cases(name, size=size)]
 

@@ -80,12 +80,18 @@ def named(text: str) -> Named:
 
 
 def ladders_of(op: str) -> list[str]:
-    """Return the ladder of that name, or all of an op: ``depthwise`` has two."""
-    registry = load_all()
-    found = [name for name in registry if name == op or name.startswith(f"{op}.")]
+    """Return the ladders of an op, such as depthwise, or the one of that name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; the nearest name is given.
+    """
+    names = list(load_all())
+    found = [name for name in names if op in (name, name.partition(".")[0])]
     if not found:
-        ops = dict.fromkeys(name.partition(".")[0] for name in registry)
-        raise ConfigError(unknown("op", op, registry if "." in op else ops))
+        known = sorted({n.partition(".")[0] for n in names} | ({*names} if "." in op else set()))
+        raise ConfigError(unknown("op", op, known))
     return found
 
 
