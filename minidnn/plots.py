@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.errors import MissingExtraError
+from minidnn.errors import ConfigError, MissingExtraError
 from minidnn.tensor import Array
 
 
@@ -31,6 +31,33 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def check_folder(path: Path) -> None:
+    """Raise unless the folder of a file to be written exists.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}")
+
+
+def check_picture(path: Path) -> None:
+    """Raise unless a picture of that name can be drawn: before the work, not after it.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    ConfigError
+        If there is no such folder, or matplotlib draws no such files.
+    """
+    check_folder(path)
+    kinds = new_figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix[1:] not in kinds:
+        raise ConfigError(f"{path}: expected a picture such as {path.stem}.png or .svg")
 
 
 def curves(records: Sequence[dict[str, Any]], path: Path, *, title: str = "") -> None:

@@ -11,10 +11,11 @@ import pytest
 from minidnn.cli import main
 from minidnn.errors import InputError
 from minidnn.kernels.ladder import load_all
-from minidnn.measure import peaks, rivals, separable, separable_report, timing
+from minidnn.measure import peaks, rivals, separable, separable_plot, separable_report, timing
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import Ratio
 from minidnn.measure.separable import FASTEST, Layer, calls, counts, draw, layers
+from minidnn.measure.separable_report import Profile
 from minidnn.measure.shapes import CLASSROOM, QUICKNET, Map
 
 PEAKS = Peaks(flops=1e11, bandwidth=1e10, by_isa={}, by_set={}, threads=2)
@@ -206,6 +207,172 @@ def test_tables_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+# --- from a file ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(known_times: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Return a file that the command wrote, of a classroom layer that stands there twice."""
+    del known_times
+    file = tmp_path / "saved.json"
+    options = ["--size", "classroom", "--batch", "4", "-o", str(file)]
+    assert main(["profile-separable", *options]) == 0
+    capsys.readouterr()
+    return file
+
+
+@pytest.mark.usefixtures("known_times")
+def test_a_profile_survives_its_file(saved: Path) -> None:
+    measured = separable_report.profile(PEAKS, size="classroom", batch=4)
+    through = json.loads(json.dumps(measured.as_dict()))
+    assert Profile.from_dict(through) == measured
+    found, result = separable_report.read(saved)
+    assert found == measured
+    assert json.loads(json.dumps(found.as_dict())) == through
+    assert through.items() <= result.items()
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every measurement fail."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise AssertionError("measures")
+
+    monkeypatch.setattr(timing, "take_turns", fail)
+    monkeypatch.setattr(peaks, "known_peaks", fail)
+
+
+def test_from_shows_and_draws_what_was_measured(
+    saved: Path,
+    nothing_runs: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    del nothing_runs
+    picture = tmp_path / "again.png"
+    assert main(["profile-separable", "--from", str(saved), "--plot", str(picture)]) == 0
+    text = capsys.readouterr().out
+    result = json.loads(saved.read_text(encoding="utf-8"))
+    assert "6x6x5->7" in text
+    assert result["machine"]["cpu"] in text
+    assert result["machine"]["date"] in text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["profile-separable", "--from", str(saved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+
+
+def _put(result: Any, place: str, value: Any) -> None:
+    *path, last = [int(key) if key.isdigit() else key for key in place.split(".")]
+    for key in path:
+        result = result[key]
+    if value is KeyError:
+        del result[last]
+    else:
+        result[last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("minidnn", "ladder", "expected a result of `minidnn profile-separable`, got 'ladder'"),
+        ("version", 99, "expected version 1 of the file, got 99"),
+        ("batch", KeyError, "'batch' is missing"),
+        ("batch", 2.5, "batch: expected a whole number, got 2.5"),
+        ("quick", "no", "quick: expected true or false, got 'no'"),
+        ("layers", [], "layers: expected a list, got []"),
+        ("layers", {"a": 1}, "layers: expected a list"),
+        ("layers.0.c_out", 0, "layers[0]: c_out: expected a finite number above 0, got 0"),
+        ("layers.0.levels.naive", KeyError, "layers[0]: levels: 'naive' is missing"),
+        ("layers.0.levels.numpy.backward.full", float("nan"), "expected a finite number above 0"),
+        ("layers.0.levels.numpy.backward.full", "1", "full: expected a number, got '1'"),
+        ("layers.0.levels.numpy.backward.full", True, "full: expected a number, got True"),
+        ("layers.0.levels.numpy.backward.ratio", [1, 2], "ratio: expected 3 entries, got [1, 2]"),
+        ("layers.0.levels.numpy.backward", None, "backward: expected an object with 'separable'"),
+        ("activations.0.forward.of_full", "x", "of_full: expected a number, got 'x'"),
+        ("networks.training.rates.quicknet", -1, "quicknet: expected a finite number above 0"),
+        ("peaks", {"flops": 1}, "peaks: expected the peaks of a machine"),
+        ("peaks", 3, "peaks: expected the peaks of a machine, got 3"),
+        ("machine", KeyError, "'machine' is missing"),
+        ("machine.cpu", 7, "cpu: expected a text, got 7"),
+        ("machine.date", "", "date: expected a text, got ''"),
+        ("machine.threads", "two", "threads: expected a whole number, got 'two'"),
+        ("machine.affinity", "all", "affinity: expected a list of CPUs, got 'all'"),
+        ("machine.versions", None, "versions: expected versions by package, got None"),
+    ],
+)
+def test_a_file_that_was_tampered_with_is_one_line(
+    place: str,
+    value: Any,
+    message: str,
+    saved: Path,
+    nothing_runs: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del nothing_runs
+    result = json.loads(saved.read_text(encoding="utf-8"))
+    _put(result, place, value)
+    saved.write_text(json.dumps(result), encoding="utf-8")
+    picture = tmp_path / "again.svg"
+    assert main(["profile-separable", "--from", str(saved), "--plot", str(picture)]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert str(saved) in err
+    assert err.count("\n") == 1
+    assert not out
+    assert not picture.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quick"], "leave out --quick"),
+        (["--batch", "4"], "leave out --batch"),
+        (["--size", "stages"], "leave out --size"),
+        (["-o", "out.json"], "leave out -o"),
+    ],
+)
+def test_from_takes_no_options_of_a_measurement(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile-separable", "--from", "file.json", *options]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+# --- the picture and its caption -------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("known_times")
+def test_the_picture_shows_the_times_and_both_ratios() -> None:
+    found = separable_report.profile(PEAKS, size="classroom", batch=4)
+    layer, total, network = separable_plot.groups(found, "backward")
+    assert (layer.label, layer.predicted) == ("6x6, 5->7", TINY.predicted)
+    assert [line.level for line in layer.lines] == ["naive", "numpy", FASTEST]
+    naive, numpy, _ = layer.lines
+    assert naive[1:] == (12.0, 24.0, 0.5, TINY.predicted)
+    assert (numpy.separable, numpy.full) == (3.0, 6.0)
+    assert (total.label, total.lines[0].full) == ("all 1 layers", 24.0)
+    (line,) = network.lines
+    assert (line.separable, line.full, line.ratio) == (0.125, 0.5, 0.25)
+    assert line.predicted == found.networks["training"].predicted
+
+
+@pytest.mark.usefixtures("known_times")
+def test_the_caption_tells_the_sums_and_the_machine() -> None:
+    found = separable_report.profile(PEAKS, size="classroom", batch=4)
+    machine = {"cpu": "a CPU", "threads": 2, "date": "2026-01-31T10:00:00"}
+    text = separable_report.caption(found, machine)
+    assert f"do {1 / 7 + 1 / 9:.3f} of the multiply-accumulates" in text
+    assert "0.250 of their time forward and 0.500 backward in the fastest rungs" in text
+    assert "0.250 and 0.500 in naive loops" in text
+    assert "trains 4.0 times as fast" in text
+    assert text.endswith("4.0 times as fast at inference. a CPU, 2 threads, 2026-01-31.")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -214,6 +381,9 @@ def test_tables_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--batch", "0"], "at least 1"),
         (["--batch", "100000000"], "of memory"),
         (["--batch", "many"], "invalid int"),
+        (["--plot", "no/folder.png"], "there is no folder no"),
+        (["-o", "no/folder.json"], "there is no folder no"),
+        (["--from", "no-such-file.json"], "No such file"),
     ],
 )
 @pytest.mark.usefixtures("known_times")
@@ -223,6 +393,19 @@ def test_bad_input_is_one_line(
     assert main(["profile-separable", *options]) == 2
     out, err = capsys.readouterr()
     assert expected in err
+    assert err.count("\n") == 1
+    assert not out
+
+
+@pytest.mark.parametrize("command", [["profile-separable"], ["ladder", "relu"], ["roofline"]])
+def test_pictures_of_unknown_kinds_are_refused_at_once(
+    command: list[str], nothing_runs: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    del nothing_runs
+    assert main([*command, "--plot", "picture.xyz"]) == 2
+    out, err = capsys.readouterr()
+    assert "expected a picture such as picture.png or .svg" in err
     assert err.count("\n") == 1
     assert not out
 

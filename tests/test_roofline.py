@@ -187,7 +187,7 @@ def test_any_points_can_be_drawn(points: list[Placed], tmp_path: Path) -> None:
         (["--batch", "0"], "--batch"),
         (["--limit", "nan"], "--limit"),
         (["-o", "no/such/folder/out.json"], "no folder"),
-        (["--plot", "roofline.xyz"], "expected a file such as"),
+        (["--plot", "roofline.xyz"], "expected a picture such as"),
         (["--op", "conv2d", "--batch", "100000000"], "memory"),
         (["--op", "relu", "--rung", "numpy", "--limit", "1e-9"], "limit"),
     ],

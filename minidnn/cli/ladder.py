@@ -52,12 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
-    from minidnn.plots import new_figure
+    from minidnn.plots import check_folder, check_picture
 
     if args.batch < 1 or not args.limit > 0:
         raise ConfigError("--batch: expected at least 1; --limit: more than 0")
+    # Said now, not after the measurements.
+    if args.output:
+        check_folder(args.output)
     if args.plot:
-        new_figure(1, 1)  # says now, not after the measurements, that it cannot
+        check_picture(args.plot)
     size = "stages" if args.plot and not (args.shape or args.size) else args.size
     names = rungs.ladders_of(args.op)
     chosen = [c for name in names for c in ladders.cases(name, shape=args.shape, size=size)]

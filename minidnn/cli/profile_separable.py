@@ -6,6 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidnn.measure.separable_report import Profile
 
 NAME = "profile-separable"
 HELP = "measure separable against full convolutions, layer by layer and in whole networks"
@@ -20,41 +24,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         choices=("classroom", "stages", "full"),
-        default="full",
         help="layers: a tiny one, QuickNet's widest of each stage, or all (default: full)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="saved",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: show and draw what -o has written there",
     )
     parser.add_argument("--json", action="store_true", help="print exact numbers for programs")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw predicted and measured ratios"
+        "--plot", type=Path, metavar="FILE", help="draw both, layer by layer, into a picture"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, then print, write and draw."""
-    from minidnn.measure import results, separable_report
+    """Measure or read, then print, write and draw."""
+    from minidnn.errors import ConfigError
+    from minidnn.measure import results, separable_plot, separable_report
     from minidnn.measure.machine import describe
-    from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
-    from minidnn.plots import new_figure
+    from minidnn.plots import check_folder, check_picture
 
+    # Said now, not after the measurements.
     if args.plot:
-        new_figure(1, 1)  # says now, not after the measurements, that it cannot
-    found = separable_report.profile(
-        known_peaks(),
-        size=args.size,
-        batch=args.batch,
-        quick=args.quick,
-        tell=lambda what: print(f"measuring {what} ...", file=sys.stderr, flush=True),
-    )
-    result = results.envelope(NAME, found.as_dict())
-    where = describe(result["machine"])
+        check_picture(args.plot)
+    if args.output:
+        check_folder(args.output)
+    if args.saved:
+        options = {"--batch": args.batch, "--quick": args.quick, "--size": args.size}
+        for name, given in {**options, "-o": args.output}.items():
+            if given:
+                raise ConfigError(f"--from measures nothing and writes no JSON; leave out {name}")
+        found, result = separable_report.read(args.saved)
+    else:
+        found = _measure(args)
+        result = results.envelope(NAME, found.as_dict())
+    machine = result["machine"]
     if args.plot:
-        separable_report.draw(found, args.plot, title=where)
+        title = f"Separable against full 3x3 convolutions: {separable_report.place(machine)}"
+        separable_plot.draw(found, args.plot, title=title)
     if args.output:
         results.write(args.output, result)
     if args.json:
         print(json.dumps(result, indent=2))
         return 0
-    show(separable_report.tables(found), *separable_report.texts(found), where)
+    texts = (*separable_report.texts(found), separable_report.caption(found, machine))
+    show(separable_report.tables(found), *texts, describe(machine))
     return 0
+
+
+def _measure(args: argparse.Namespace) -> Profile:
+    from minidnn.measure import separable_report
+    from minidnn.measure.peaks import known_peaks
+
+    return separable_report.profile(
+        known_peaks(),
+        size=args.size or "full",
+        batch=args.batch,
+        quick=args.quick,
+        tell=lambda what: print(f"measuring {what} ...", file=sys.stderr, flush=True),
+    )

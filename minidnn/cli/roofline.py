@@ -52,10 +52,14 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import as_json, known_peaks
     from minidnn.measure.tables import show
+    from minidnn.plots import check_folder, check_picture
 
     if args.batch < 1 or not args.limit > 0:
         raise ConfigError("--batch: expected at least 1; --limit: more than 0")
-    _check_files(args)
+    if args.output:
+        check_folder(args.output)
+    if args.plot:
+        check_picture(args.plot)
     cases = roofline.chosen_cases(args.op, args.rung, args.size)
     peaks = known_peaks(again=args.again)
     found = roofline.measure(cases, peaks, batch=args.batch, rung=args.rung, limit=args.limit)
@@ -81,17 +85,3 @@ def run(args: argparse.Namespace) -> int:
     tables = [*roofline.peak_tables(peaks), roofline.table(points, args.batch)]
     show(tables, roofline.NOTE, where)
     return 0
-
-
-def _check_files(args: argparse.Namespace) -> None:
-    """Say now, not after the measurements, that a file cannot be written."""
-    from minidnn.errors import ConfigError
-    from minidnn.plots import new_figure
-
-    for path in (args.output, args.plot):
-        if path and not path.parent.is_dir():
-            raise ConfigError(f"{path}: there is no folder {path.parent}")
-    if args.plot:
-        kinds = new_figure(1, 1).canvas.get_supported_filetypes()
-        if args.plot.suffix[1:] not in kinds:
-            raise ConfigError(f"--plot {args.plot}: expected a file such as roofline.png or .svg")

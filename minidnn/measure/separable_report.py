@@ -1,23 +1,25 @@
-"""What `minidnn profile-separable` measures, prints, writes and draws."""
+"""What `minidnn profile-separable` measures, prints, writes and reads again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minidnn.errors import ConfigError
 from minidnn.kernels.ladder import unknown
-from minidnn.measure import rivals, separable
+from minidnn.measure import results, rivals, separable
 from minidnn.measure.limits import check_memory, check_time
-from minidnn.measure.peaks import Peaks
+from minidnn.measure.peaks import Peaks, as_json, from_json
+from minidnn.measure.ratios import Ratio
 from minidnn.measure.rivals import ACTIVATIONS, MODES, NETWORKS, Activation, EndToEnd
-from minidnn.measure.separable import FASTEST, FLOAT, PASSES, TAPS, Layer, Times, counts
+from minidnn.measure.saved import Saved
+from minidnn.measure.separable import FASTEST, FLOAT, PASSES, TAPS, Layer, Pass, Times, counts
 from minidnn.measure.shapes import SIZES, Map
 from minidnn.measure.tables import Table
-from minidnn.plots import new_figure
 
+KIND = "profile-separable"  # of files
 BATCH, QUICK_BATCH = 64, 16
 MOST_SECONDS = 1200.0
 # Of the peak that a long run of convolutions surely reaches, for the estimate of its time.
@@ -56,18 +58,46 @@ class Profile:
             "batch": self.batch,
             "quick": self.quick,
             "batches": separable.levels(self.batch),
-            "peaks": {"flops": self.peaks.flops, "bandwidth": self.peaks.bandwidth},
+            "peaks": as_json(self.peaks),
             "layers": [self._layer(layer) for layer in self.layers],
             "all_layers": {
                 level: {name: self._whole(level, name) for name in PASSES}
                 for level in separable.levels(1)
             },
             "activations": [
-                {"map": at.label, **{name: one._asdict() for name, one in found.items()}}
+                {
+                    "map": at.label,
+                    **at._asdict(),
+                    **{name: one._asdict() for name, one in found.items()},
+                }
                 for at, found in self.activations.items()
             ],
             "networks": {mode: one._asdict() for mode, one in self.networks.items()},
         }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any], where: str = "profile") -> Profile:
+        """Return what `as_dict` wrote, also through a file; what follows from it is left out.
+
+        Raises
+        ------
+        InputError
+            If a key is missing or holds something else; it names the place, from `where` on.
+        """
+        saved = Saved(found, where)
+        return cls(
+            batch=saved["batch"].count(),
+            quick=saved["quick"].flag(),
+            layers={_read_layer(one): _read_times(one["levels"]) for one in saved["layers"].each()},
+            activations={
+                Map(*(one[key].count() for key in Map._fields)): {
+                    name: _read_activation(one[name]) for name in PASSES
+                }
+                for one in saved["activations"].each()
+            },
+            networks={mode: _read_network(saved["networks"][mode]) for mode in MODES},
+            peaks=_read_peaks(saved["peaks"]),
+        )
 
     def _layer(self, layer: Layer) -> dict[str, Any]:
         counted = {
@@ -168,6 +198,77 @@ def _check(chosen: list[Layer], batch: int, rounds: int, peaks: Peaks) -> None:
     check_time(seconds, MOST_SECONDS, what)
 
 
+# --- from a file -------------------------------------------------------------------------
+
+
+def read(path: Path) -> tuple[Profile, dict[str, Any]]:
+    """Read what `minidnn profile-separable -o` wrote: the profile, and the whole file.
+
+    Raises
+    ------
+    InputError
+        If it is another file, of another version, or incomplete.
+    """
+    result = results.read(path, KIND)
+    machine = Saved(result, str(path))["machine"]
+    for key in ("date", "cpu", "python"):
+        machine[key].text()
+    machine["threads"].count()
+    if not isinstance(machine["affinity"].value, list | type(None)):
+        raise machine["affinity"].wrong("a list of CPUs")
+    if not isinstance(machine["versions"].value, dict):
+        raise machine["versions"].wrong("versions by package")
+    return Profile.from_dict(result, str(path)), result
+
+
+def _read_layer(saved: Saved) -> Layer:
+    return Layer(*(saved[key].count() for key in Layer._fields))
+
+
+def _read_times(saved: Saved) -> Times:
+    levels = separable.levels(1)
+    return {level: {name: _read_pass(saved[level][name]) for name in PASSES} for level in levels}
+
+
+def _read_pass(saved: Saved) -> Pass:
+    few, thin, many = (saved[key].number() for key in ("separable", "depthwise", "full"))
+    return Pass(few, thin, many, _read_ratio(saved["ratio"]))
+
+
+def _read_ratio(saved: Saved) -> Ratio:
+    return Ratio(*(one.number() for one in saved.each(len(Ratio._fields))))
+
+
+def _read_activation(saved: Saved) -> Activation:
+    of_separable, of_full = (
+        None if saved[key].value is None else saved[key].number()
+        for key in ("of_separable", "of_full")
+    )
+    return Activation(
+        _read_each(saved["seconds"], ACTIVATIONS),
+        _read_each(saved["gbs"], ACTIVATIONS),
+        _read_ratio(saved["prelu_over_leaky"]),
+        of_separable,
+        of_full,
+    )
+
+
+def _read_network(saved: Saved) -> EndToEnd:
+    rates = _read_each(saved["rates"], NETWORKS)
+    return EndToEnd(rates, _read_ratio(saved["ratio"]), saved["predicted"].number())
+
+
+def _read_each(saved: Saved, names: Sequence[str]) -> dict[str, float]:
+    return {name: saved[name].number() for name in names}
+
+
+def _read_peaks(saved: Saved) -> Peaks:
+    try:
+        return from_json(saved.value)
+    except (KeyError, TypeError, ValueError):
+        raise saved.wrong("the peaks of a machine") from None
+
+
 # --- tables ------------------------------------------------------------------------------
 
 
@@ -185,6 +286,27 @@ def texts(found: Profile) -> list[str]:
     """Return the sentences under the tables."""
     sentences = [found.why(layer, name) for layer in found.layers for name in PASSES]
     return ["\n".join(sentences), separable.MORAL]
+
+
+def caption(found: Profile, machine: Mapping[str, Any]) -> str:
+    """Return what stands under the picture: the sums, the whole network, the machine."""
+    ahead, back = (separable.whole(found.layers, FASTEST, name) for name in PASSES)
+    plain = [separable.whole(found.layers, "naive", name).ratio for name in PASSES]
+    often = {mode: 1 / found.networks[mode].ratio.median for mode in MODES}
+    number = sum(layer.times for layer in found.layers)
+    return (
+        f"All {number} separable layers together do {ahead.predicted:.3f} of the "
+        f"multiply-accumulates of full convolutions, and take {ahead.ratio:.3f} of their time "
+        f"forward and {back.ratio:.3f} backward in the fastest rungs, {plain[0]:.3f} and "
+        f"{plain[1]:.3f} in naive loops. The whole network trains {often['training']:.1f} times "
+        f"as fast as with full convolutions, and is {often['inference']:.1f} times as fast at "
+        f"inference. {place(machine)}."
+    )
+
+
+def place(machine: Mapping[str, Any]) -> str:
+    """Return CPU, threads and day of a measurement."""
+    return f"{machine['cpu']}, {machine['threads']} threads, {machine['date'][:10]}"
 
 
 def _counts(found: Profile) -> Table:
@@ -283,49 +405,3 @@ def _networks(found: Profile) -> Table:
     ]
     columns = ["", *(f"{name} images/s" for name in NETWORKS), "time ratio", "MACs ratio"]
     return Table(f"whole networks, batch {found.batch}", columns, rows)
-
-
-# --- picture -----------------------------------------------------------------------------
-
-
-def draw(found: Profile, path: Path, *, title: str = "") -> None:
-    """Draw predicted and measured ratios as bars into a PNG file.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is not installed.
-    """
-    groups = [layer.label for layer in found.layers]
-    figure = new_figure(max(9.0, 2.5 + 1.2 * len(groups)), 8)
-    for axis, name in zip(figure.subplots(2, 1), PASSES, strict=True):
-        bars = dict(_bars(found, name))
-        width = 0.8 / len(bars)
-        for i, (label, heights) in enumerate(bars.items()):
-            left = [g + (i - (len(bars) - 1) / 2) * width for g in range(len(heights))]
-            colour = "lightgrey" if label == "predicted" else None
-            drawn = axis.bar(left, heights, width, label=label, color=colour)
-            axis.bar_label(drawn, fmt="%.2f", fontsize=7, rotation=90, padding=2)
-        mode = "inference" if name == "forward" else "training"
-        names = [*groups, "all layers", f"network,\n{mode}"]
-        axis.set_xticks(range(len(names)), names, fontsize="small")
-        axis.set_ylabel("separable / full")
-        axis.set_title(f"{name}: time of separable over full 3x3 convolution (lower is better)")
-        axis.margins(y=0.18)
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-        axis.legend(ncols=len(bars), fontsize="small", loc="upper right")
-    figure.suptitle(title, size="small")
-    figure.savefig(path, dpi=120)
-
-
-def _bars(found: Profile, name: str) -> Iterator[tuple[str, list[float]]]:
-    """Yield a name and heights: layers, their sum and, of the fastest, the whole network."""
-    network = found.networks["inference" if name == "forward" else "training"]
-    sums = {level: separable.whole(found.layers, level, name) for level in separable.levels(1)}
-    layers = [layer.predicted for layer in found.layers]
-    yield "predicted", [*layers, sums[FASTEST].predicted, network.predicted]
-    for level, total in sums.items():
-        heights = [times[level][name].ratio.median for times in found.layers.values()]
-        end = [network.ratio.median] if level == FASTEST else []
-        yield level, [*heights, total.ratio, *end]
