@@ -19,7 +19,7 @@ LIMITS = Limits(timeout=60, memory=2048)
 def saved(folder: Path, source: str) -> Path:
     """Save a submission."""
     path = folder / "mine.py"
-    path.write_text(source, encoding="utf-8")
+    path.write_text(source, encoding="utf-8", errors="surrogateescape")
     return path
 
 

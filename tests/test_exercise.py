@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from minidnn import cli
-from minidnn.measure.exercises import grader, judge, rules, runner, stub
+from minidnn.measure.compare import paired
+from minidnn.measure.exercises import child, grader, judge, rules, runner, stub
 from minidnn.measure.exercises.catalogue import EXERCISES, GRADIENT_CHECK, Exercise, find
 from minidnn.measure.exercises.runner import Limits
 from tests.exercise_answers import ANSWERS
@@ -220,6 +221,10 @@ STRIDED = "np.lib.stride_tricks.as_strided(x.copy(), (1 << 30,), (4096,)).sum()"
         ("def gem(a, b):\n    return a\n", (), "unusable", "did you mean 'gemm'?"),
         ("x = 1 / 0\n" + PRELU, (), "unusable", "ZeroDivisionError: division by zero (line 1)"),
         ("\0", (), "unusable", ""),
+        ("x = " + "(" * 500, (), "unusable", ""),
+        ("x = " + "-" * 100_000 + "1\n" + PRELU, (), "unusable", ""),
+        ("x = '\udcff'\n" + PRELU, (), "unusable", "syntax error"),
+        ('r"""\n"""\n\'\\d\'\nraise SystemExit(0)\n' + PRELU, (), "unusable", "SystemExit: 0"),
         (PRELU + "\ngemm = prelu_backward\n", (), "unusable", "one exercise per file"),
         (
             PRELU + "\nwhile True: pass\n",
@@ -276,6 +281,7 @@ def test_tests_before_the_endless_loop_count(
         ("new", "gem"),
         ("grade", "no-such-file.py"),
         ("grade", "."),
+        ("grade", "/dev/zero"),
         ("grade", "mine.py", "--against", "naiv"),
         ("grade", "mine.py", "--timeout", "0"),
         ("grade", "mine.py", "--memory", "1"),
@@ -296,18 +302,22 @@ def test_bad_input_is_one_line(
 
 
 @linux
-def test_what_a_submission_started_ends_with_it(tmp_path: Path) -> None:
-    """The rules would not let it run; whatever got past them is ended all the same."""
+def test_what_a_process_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submission may not start any; whatever got past that is ended all the same."""
     mark = tmp_path / "pid"
-    source = (
-        "import collections\nos = collections._sys.modules['os']\n"
+    script = saved(
+        tmp_path,
+        "import os, pathlib\n"
         "if os.fork() == 0:\n"
-        f"    file = os.open({str(mark)!r}, os.O_CREAT | os.O_WRONLY)\n"
-        "    os.write(file, str(os.getpid()).encode())\n"
-        "while True: pass\n"
+        f"    pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n"
+        "    os.write(1, b'{}')\n"
+        "while True: pass\n",
     )
-    exercise, path = find("prelu_backward"), saved(tmp_path, source)
-    ran = runner.correctness(exercise, path, exercise.cases(), Limits(3, 2048))
+    monkeypatch.setattr(child, "__file__", str(script))
+    exercise = find("prelu_backward")
+    ran = runner.correctness(exercise, script, exercise.cases(), Limits(0.2, 2048))
     assert ran.ended == "timeout"
     pid = int(mark.read_text(encoding="utf-8"))
     deadline = time.monotonic() + 30
@@ -358,9 +368,24 @@ def test_what_cannot_be_told_is_called_inconclusive() -> None:
 
 
 def test_few_rounds_leave_a_factor_of_two() -> None:
-    assert _timed([1.0], [1.9])[0] == "inconclusive"
-    assert _timed([1.0], [2.1])[0] == "passed"
-    assert _timed([1.0], [0.4])[0] == "slow"
+    for rounds in (1, 6):
+        assert _timed([1.0] * rounds, [1.9] * rounds)[0] == "inconclusive"
+        assert _timed([1.0] * rounds, [2.1] * rounds)[0] == "passed"
+        assert _timed([1.0] * rounds, [0.4] * rounds)[0] == "slow"
+        assert _timed([1.0] * rounds, [0.4] * rounds, 0.1)[0] == "passed"
+    assert _timed([1.0] * 7, [1.1] * 7)[0] == "passed"
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.7])
+def test_the_interval_is_that_of_bench_compare(factor: float) -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = (list(np.exp(0.2 * rng.standard_normal(15))) for _ in range(2))
+    _, part = _timed(ours, theirs, factor)
+    same = paired(theirs, ours)
+    assert part.found["ratio"] == pytest.approx(same.ratio)
+    assert (part.found["low"], part.found["high"]) == pytest.approx((same.low, same.high))
+    word = {"faster": "passed", "slower": "slow"}.get(same.word, same.word)
+    assert factor != 1 or part.found["conclusion"] == word
 
 
 def test_a_good_answer_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from minidnn.measure.exercises import grader, rules, runner
+from minidnn.measure.exercises import grader, judge, rules, runner
 from minidnn.measure.exercises.catalogue import find
+from minidnn.measure.exercises.child import first_number
 from tests.exercise_answers import ANSWERS
 from tests.exercise_runs import LIMITS, graded, saved
 
@@ -39,6 +42,25 @@ PRELU = ANSWERS["prelu_backward"]
         ("prelu_backward", "import numpy as np\nnp.ctypeslib", "uses .ctypeslib"),
         ("prelu_backward", "import collections\ncollections._sys.modules", "uses .modules"),
         ("prelu_backward", "import numpy as np\nnp.where = 1", "changes np.where"),
+        ("prelu_backward", "import importlib", "imports importlib; allowed"),
+        ("prelu_backward", "import subprocess", "imports subprocess; allowed"),
+        ("prelu_backward", "import gc", "imports gc; allowed"),
+        ("prelu_backward", "import ctypes", "imports ctypes; allowed"),
+        ("prelu_backward", "import sys", "imports sys; allowed"),
+        ("prelu_backward", "__import__('minidnn')", "uses __import__"),
+        ("prelu_backward", "from collections import _sys", "imports collections._sys"),
+        ("prelu_backward", "from numpy import os", "imports numpy.os"),
+        ("prelu_backward", "import numba.core.types as t", "imports numba.core.types"),
+        ("prelu_backward", "import numba\nnumba.extending", "uses .extending"),
+        ("gemm", "import numba\nnumba.types.ExternalFunction", "uses .ExternalFunction"),
+        ("gemm", "import numba\nnumba.set_num_threads(1)", "uses .set_num_threads"),
+        ("gemm", "import numpy as np\nnp.ma.innerproduct", "uses innerproduct"),
+        ("gemm", "match 1:\n    case object(dot=f): pass", "line 2: uses dot"),
+        ("gemm", "match 1:\n    case object(sys=f): pass", "line 2: uses .sys"),
+        ("prelu_backward", "(i for i in ()).gi_frame", "uses .gi_frame"),
+        ("prelu_backward", "import typing\ntyping.get_type_hints", "uses .get_type_hints"),
+        ("prelu_backward", "import numpy as np\nnp.testing.measure", "uses .testing"),
+        ("prelu_backward", "import numpy as np\nnp" + ".a" * 2000 + " = 1", "changes np.a.a"),
     ],
 )
 def test_a_file_that_breaks_the_rules_never_runs(
@@ -97,6 +119,86 @@ def test_minidnn_is_out_of_reach_while_a_submission_is_timed(tmp_path: Path) -> 
     assert ran.answers[-1].record["error"] == "ValueError: [] (line 6)"
 
 
+# What the rules would not let run, and audit events refuse all the same.
+REACHING = """
+import collections
+system = collections._sys
+modules = system.modules
+def prelu_backward(dy, x, slope):
+    {action}
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "event"),
+    [
+        ("modules['os'].system('true')", "os.system"),
+        ("modules['os'].fork()", "os.fork"),
+        ("modules['subprocess'].run(['true'])", "subprocess.Popen"),
+        ("modules['_ctypes'].dlopen('libm.so.6', 2)", "ctypes.dlopen"),
+        ("modules['gc'].get_objects()", "gc.get_objects"),
+        ("system._getframe(1).f_locals", "sys._getframe"),
+        ("try: system._getframe(1)\n    except BaseException: pass", "sys._getframe"),
+    ],
+)
+def test_other_processes_libraries_and_variables_are_out_of_reach(
+    action: str, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = REACHING.format(action=action)
+    for module in ("gc", "subprocess", "_ctypes"):
+        name = f"modules['{module}']"
+        source = source.replace(name, f"modules['importlib'].import_module('{module}')")
+    path = saved(tmp_path, source)
+    exercise = find("prelu_backward")
+    ran = runner.correctness(exercise, path, exercise.cases()[:1], LIMITS)
+    assert ran.answers[-2].record["imports"] == [event]
+    monkeypatch.setattr(rules, "broken", lambda *_: [])
+    found = grader.grade(path, against=None, factor=1, limits=LIMITS)
+    assert (found.verdict, found.message) == ("forbidden", f"reaches for {event} while it runs")
+
+
+def test_numba_and_the_standard_library_keep_what_they_need(tmp_path: Path) -> None:
+    source = (
+        "import collections, dataclasses, enum, typing\nimport numba\nimport numpy as np\n"
+        "Pair = collections.namedtuple('Pair', 'a b')\n"
+        "class More(typing.NamedTuple):\n    a: int\n"
+        "class Kind(enum.Enum):\n    ONE = 1\n"
+        "@dataclasses.dataclass\nclass Data:\n    a: int = 1\n"
+        "@numba.vectorize\ndef double(x):\n    return 2 * x\n"
+        "@numba.njit(parallel=True)\ndef fill(x):\n"
+        "    for i in numba.prange(x.size):\n        x[i] = i\n"
+        "fill(double(np.ones(3)))\n"
+    )
+    assert rules.broken(ast.parse(source), frozenset()) == []
+    path = saved(tmp_path, source + PRELU)
+    exercise = find("prelu_backward")
+    ran = runner.correctness(exercise, path, exercise.cases()[:1], LIMITS)
+    assert ran.ended == "done", ran.answers
+    assert ran.answers[-2].record["imports"] == []
+
+
+LAZY = """
+import numpy as np
+
+class Lazy(np.ndarray):
+    @property
+    def nbytes(self):
+        self[...] = 1
+        return 4
+
+def gemm(a, b):
+    return np.zeros((a.shape[0], b.shape[1]), a.dtype).view(Lazy)
+"""
+
+
+def test_work_cannot_be_put_off_until_somebody_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found, _ = graded(saved(tmp_path, LAZY), capsys)
+    assert found["verdict"] == "wrong"
+    assert "expected y as arrays, got Lazy" in found["message"]
+
+
 # --- forged results ---------------------------------------------------------------------------
 
 
@@ -122,13 +224,117 @@ def test_printing_results_does_nothing(tmp_path: Path, capsys: pytest.CaptureFix
         b'{"case": "odd sizes", "sizes": [4], "changed": [], '
         b'"returned": {"arrays": [{"dtype": "O", "shape": [1]}], "many": false}}\n1234',
         b'{"case": "odd sizes", "sizes": [], "changed": [99], "returned": {"kind": 1}}\n',
+        b'{"case": "odd sizes", "sizes": [1e999]}\n',
+        b'{"case": "odd sizes", "sizes": {"4": 4}}\n1234',
+        b'{"case": "odd sizes", "sizes": [4], "changed": [], "returned": {"arrays": '
+        b'[{"dtype": "float32", "shape": [10000000000000000000000]}], "many": false}}\n1234',
+        b'{"case": "odd sizes", "sizes": [], "changed": [], '
+        b'"returned": {"arrays": [], "many": 1000000000000}}\n',
+        b'{"case": ["odd sizes"], "sizes": [], "imports": 3, "overwritten": 3}\n',
+        b'{"case": "odd sizes", "sizes": [], "error": "two\\nlines \\ud800"}\n',
+        b"[" * 100_000,
     ],
 )
-def test_a_forged_answer_passes_no_test(data: bytes) -> None:
+def test_a_forged_answer_passes_no_test(
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exercise = find("prelu_backward")
     cases = exercise.cases()
-    tests = grader.judged(exercise, cases, runner.Ran(runner.parse(data), "done"))
+    ran = runner.Ran(runner.parse(data), "done")
+    tests = grader.judged(exercise, cases, ran)
     assert not any(test["passed"] for test in tests)
+    assert not any("\n" in test["message"] for test in tests)
+    json.dumps(tests).encode()
+    "".join(test["message"] for test in tests).encode()
+    monkeypatch.setattr(runner, "correctness", lambda *_: ran)
+    found = grader.grade(saved(tmp_path, PRELU), against=None, factor=1, limits=LIMITS)
+    assert found.verdict in ("wrong", "crashed")
+
+
+def test_endless_records_are_read_in_no_time() -> None:
+    answers = runner.parse(b'{"sizes": []}\n' * 1_000_000)
+    assert len(answers) == runner.MOST_RECORDS
+
+
+def _timing(**changes: object) -> runner.Answer:
+    """Return the record of a right timed call, with some keys changed; None leaves a key out."""
+    exercise = find("prelu_backward")
+    work = exercise.work()
+    args = work.drawn()
+    args[0].reshape(-1)[0] = first_number(1)
+    arrays = [a.astype(np.float32) for a in judge.wanted(exercise, args, work.settings)]
+    described = [{"dtype": str(a.dtype), "shape": list(a.shape)} for a in arrays]
+    record: dict[str, Any] = {
+        "seconds": {"ours": [1.0] * 9, "theirs": [2.0] * 9},
+        "calls": 1,
+        "returned": {"many": True, "arrays": described},
+        **changes,
+    }
+    return runner.Answer({k: v for k, v in record.items() if v is not None}, arrays)
+
+
+def _verdict(
+    answers: list[runner.Answer], monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, str, grader.Part]:
+    """Return what becomes of a timing whose process ended by itself."""
+    monkeypatch.setattr(runner, "speed", lambda *_: runner.Ran(answers, "done"))
+    part = grader.Part(0)
+    with pytest.raises(grader.StoppedError) as stopped:
+        grader.check_speed(part, find("prelu_backward"), Path("x.py"), "naive", 1.0, LIMITS)
+    return stopped.value.verdict, str(stopped.value), part
+
+
+def test_a_timing_as_it_should_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict, _, part = _verdict([_timing()], monkeypatch)
+    assert (verdict, part.found["ratio"]) == ("passed", 2.0)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calls": None},
+        {"calls": "many"},
+        {"calls": NAN},
+        {"calls": 10**400},
+        {"returned": None},
+        {"returned": 5},
+        {"returned": {"many": True}},
+        {"seconds": 5},
+        {"seconds": {}},
+        {"seconds": {"ours": [1.0]}},
+        {"seconds": {"ours": [], "theirs": []}},
+        {"seconds": {"ours": [1.0], "theirs": [1.0, 2.0]}},
+        {"seconds": {"ours": [NAN] * 9, "theirs": [1.0] * 9}},
+        {"seconds": {"ours": [1.0] * 9, "theirs": [float("inf")] * 9}},
+        {"seconds": {"ours": [-1.0] * 9, "theirs": [1.0] * 9}},
+        {"seconds": {"ours": [0.0] * 9, "theirs": [1.0] * 9}},
+        {"seconds": {"ours": ["fast"] * 9, "theirs": [1.0] * 9}},
+        {"seconds": {"ours": [[1.0]] * 9, "theirs": [1.0] * 9}},
+        {"seconds": {"ours": [1.0] * 10**5, "theirs": [2.0] * 10**5}},
+    ],
+)
+def test_a_forged_timing_is_not_believed(
+    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _verdict([_timing(**changes)], monkeypatch)
+    assert found[:2] == ("wrong", "the timed call: no readable answer")
+
+
+def test_a_timing_that_came_twice_or_not_at_all_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for answers in ([_timing(), _timing()], [_timing(seconds=None)], []):
+        found = _verdict(answers, monkeypatch)
+        assert found[:2] == ("wrong", "the timed call: no readable answer")
+
+
+def test_a_timing_without_its_arrays_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = _timing()
+    answer.arrays.pop()
+    assert _verdict([answer], monkeypatch)[:2] == ("wrong", "the timed call: no readable answer")
 
 
 REMEMBERING = """

@@ -12,9 +12,7 @@ from minidnn.errors import InputError
 from minidnn.measure import limits
 
 
-def _system(
-    folder: Path, available: int, groups: str, files: Mapping[str, object]
-) -> int | None:
+def _system(folder: Path, available: int, groups: str, files: Mapping[str, object]) -> int | None:
     """Make files like those of Linux, and return what is read from them; `available` in kB."""
     proc, cgroups = folder / "proc", folder / "cgroup"
     (proc / "self").mkdir(parents=True)

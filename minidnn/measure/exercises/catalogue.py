@@ -33,6 +33,7 @@ PRODUCTS = frozenset(
         "dot",
         "vdot",
         "inner",
+        "innerproduct",
         "einsum",
         "einsum_path",
         "tensordot",

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import math
 import statistics
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minidnn.errors import ConfigError, InputError
 from minidnn.kernels.ladder import unknown
+from minidnn.measure.compare import FASTER, LEAST_ROUNDS, SLOWER, paired, word
 from minidnn.measure.exercises import judge, rules, runner
 from minidnn.measure.exercises.catalogue import EXERCISES, Case, Exercise
-from minidnn.measure.exercises.child import first_number
-from minidnn.measure.exercises.runner import Limits, Ran
-from minidnn.measure.ratios import speed_ratio
+from minidnn.measure.exercises.child import MOST_ROUNDS, first_number
+from minidnn.measure.exercises.runner import Answer, Limits, Ran, line
 
 MOST_SOURCE = 1_000_000  # bytes of a file that a person wrote
 DEFAULT_RUNG = "naive"
-LEAST_ROUNDS = 6  # that all lie on one side of their median has a chance of 2 / 2**6
+FEW_ROUNDS = 2.0  # too few of them leave this factor either way
+UNREADABLE = "no readable answer"
+# What a record that is not the child's own can raise where it is read.
+FORGED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 PASSED, SLOW, INCONCLUSIVE = "passed", "slow", "inconclusive"
 WRONG, FORBIDDEN = "wrong", "forbidden"
@@ -68,7 +73,7 @@ class Grade:
         }
 
 
-class _StoppedError(Exception):
+class StoppedError(Exception):
     """The verdict is known, and nothing more is run."""
 
     def __init__(self, verdict: str, message: str) -> None:
@@ -105,8 +110,8 @@ def grade(file: Path, *, against: str | None, factor: float, limits: Limits) -> 
         parts["speed"].found["against"] = rung = _rung(exercise, against)
         _check_rules(parts["rules"], tree, exercise)
         _check_answers(parts["correctness"], exercise, file, limits)
-        _check_speed(parts["speed"], exercise, file, rung, factor, limits)
-    except _StoppedError as stop:
+        check_speed(parts["speed"], exercise, file, rung, factor, limits)
+    except StoppedError as stop:
         return Grade(exercise.name if exercise else None, stop.verdict, str(stop), parts)
     raise AssertionError("the last part always ends with a verdict")
 
@@ -116,15 +121,17 @@ def grade(file: Path, *, against: str | None, factor: float, limits: Limits) -> 
 
 def _tree(file: Path) -> ast.Module:
     """Read a file's syntax tree."""
-    if file.stat().st_size > MOST_SOURCE:
+    if file.stat().st_size > MOST_SOURCE or not (file.is_file() or file.is_dir()):
         raise InputError(f"{file}: expected a Python file below {MOST_SOURCE:,} bytes")
     try:
-        return ast.parse(file.read_bytes(), str(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strange escapes and comparisons
+            return ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
-        line = f"line {error.lineno}: " if error.lineno else ""
-        raise _StoppedError(UNUSABLE, f"syntax error: {line}{error.msg}") from None
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise StoppedError(UNUSABLE, f"syntax error: {where}{error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise _StoppedError(UNUSABLE, f"cannot be read as Python: {error}") from None
+        raise StoppedError(UNUSABLE, f"cannot be read as Python: {error}") from None
 
 
 def _exercise_in(tree: ast.Module, file: Path) -> Exercise:
@@ -139,10 +146,10 @@ def _exercise_in(tree: ast.Module, file: Path) -> Exercise:
     if len(found) == 1:
         return EXERCISES[found[0]]
     if found:
-        raise _StoppedError(UNUSABLE, f"one exercise per file, please; found {', '.join(found)}")
+        raise StoppedError(UNUSABLE, f"one exercise per file, please; found {', '.join(found)}")
     nearest = names[0] if len(names) == 1 else file.stem
     text = unknown("exercise", nearest, EXERCISES)
-    raise _StoppedError(UNUSABLE, f"defines no exercise's function; {text}")
+    raise StoppedError(UNUSABLE, f"defines no exercise's function; {text}")
 
 
 def _rung(exercise: Exercise, against: str | None) -> str:
@@ -157,10 +164,10 @@ def _rung(exercise: Exercise, against: str | None) -> str:
 
 
 def _check_rules(part: Part, tree: ast.Module, exercise: Exercise) -> None:
-    part.found["broken"] = broken = rules.broken(tree, exercise.forbidden)
+    part.found["broken"] = broken = list(map(line, rules.broken(tree, exercise.forbidden)))
     if broken:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise _StoppedError(FORBIDDEN, broken[0] + more)
+        raise StoppedError(FORBIDDEN, broken[0] + more)
     part.score = 1
 
 
@@ -175,12 +182,13 @@ def _check_answers(part: Part, exercise: Exercise, file: Path, limits: Limits) -
     if failed:
         text = f"{failed[0]['name']}: {failed[0]['message']}"
         more = f" ({len(failed)} of {len(tests)} tests not passed)"
-        raise _StoppedError(WRONG, text + more)
+        raise StoppedError(WRONG, text + more)
 
 
 def judged(exercise: Exercise, cases: Sequence[Case], ran: Ran) -> list[dict[str, Any]]:
     """Return a test per case; those that were not reached are not passed."""
-    answers = {a.record["case"]: a for a in ran.answers if "case" in a.record}
+    names = [case.name for case in cases]
+    answers = {a.record["case"]: a for a in ran.answers if a.record.get("case") in names}
     last = ran.answers[-1].record if ran.answers else {}
     tests = []
     for case in cases:
@@ -188,75 +196,103 @@ def judged(exercise: Exercise, cases: Sequence[Case], ran: Ran) -> list[dict[str
         if case.name in answers:
             try:
                 message = judge.wrong(exercise, case, answers[case.name])
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-                message = "no readable answer"
-        if message is None and case.name in last.get("overwritten", ()):
+            except FORGED:
+                message = UNREADABLE
+        if message is None and case.name in _names(last, "overwritten"):
             message = "a later call overwrites the array that this call returned"
-        tests.append({"name": case.name, "passed": message is None, "message": message or ""})
+        passed = message is None
+        tests.append({"name": case.name, "passed": passed, "message": line(message or "")})
     return tests
+
+
+def _names(record: Mapping[str, Any], key: str) -> list[str]:
+    """Return a list of names that a record may hold."""
+    found = record.get(key)
+    return [line(name) for name in found] if isinstance(found, list) else []
 
 
 def _stop_if_ended(ran: Ran, limits: Limits) -> None:
     """Stop where the process did not come to its end, or imported what it may not."""
-    sneaked = [name for a in ran.answers for name in a.record.get("imports", ())]
+    sneaked = [name for a in ran.answers for name in _names(a.record, "imports")]
     if sneaked:
-        raise _StoppedError(FORBIDDEN, f"imports {sneaked[0]} while it runs")
+        raise StoppedError(FORBIDDEN, f"reaches for {sneaked[0]} while it runs")
     if refused := ran.find("forbidden"):
-        raise _StoppedError(FORBIDDEN, str(refused.record["forbidden"]))
+        raise StoppedError(FORBIDDEN, line(refused.record["forbidden"]))
     for answer in ran.answers:
         if answer.record.get("memory"):
-            where = answer.record.get("case", ran.during)
+            where = line(answer.record.get("case", ran.during))
             text = f"{where}: needs more than {limits.memory} MB of memory"
-            raise _StoppedError(MEMORY, text)
+            raise StoppedError(MEMORY, text)
     if failed := ran.find("unusable"):
-        raise _StoppedError(UNUSABLE, str(failed.record["unusable"]))
+        raise StoppedError(UNUSABLE, line(failed.record["unusable"]))
     if ran.ended == "timeout":
-        raise _StoppedError(HANGS, f"{ran.during}: no end within {limits.timeout:g} s")
+        raise StoppedError(HANGS, f"{ran.during}: no end within {limits.timeout:g} s")
     if ran.ended != "done":
-        raise _StoppedError(CRASHED, f"{ran.during}: the process {ran.ended}")
+        raise StoppedError(CRASHED, f"{ran.during}: the process {ran.ended}")
 
 
-def _check_speed(
+def check_speed(
     part: Part, exercise: Exercise, file: Path, rung: str, factor: float, limits: Limits
 ) -> None:
     """Measure; the verdict is `passed` only if the whole interval is above what is asked for."""
-    work = exercise.work()
-    part.found["shape"] = f"{work.label}, batch {exercise.batch}"
+    part.found["shape"] = f"{exercise.work().label}, batch {exercise.batch}"
     ran = runner.speed(exercise, file, rung, limits)
     if ran.ended == "timeout" and ran.during == "the timed call":
         late = f"too slow to time, no end within {limits.timeout:g} s"
-        raise _StoppedError(SLOW, f"{part.found['shape']}: {late}")
+        raise StoppedError(SLOW, f"{part.found['shape']}: {late}")
     _stop_if_ended(ran, limits)
-    answer = ran.find("seconds")
-    if answer is None:
-        raise _StoppedError(WRONG, f"the timed call: {ran.answers[-1].record.get('error')}")
+    if failed := ran.find("error"):
+        raise StoppedError(WRONG, f"the timed call: {line(failed.record['error'])}")
+    try:
+        (answer,) = (a for a in ran.answers if "seconds" in a.record)
+        ours, theirs = _seconds(answer)
+        text = _wrong_result(exercise, answer)
+    except FORGED:
+        raise StoppedError(WRONG, f"the timed call: {UNREADABLE}") from None
+    if text is not None:
+        raise StoppedError(WRONG, f"the timed call, {part.found['shape']}: {line(text)}")
+    raise StoppedError(*judge_speed(part, ours, theirs, rung, factor))
+
+
+def _seconds(answer: Answer) -> list[list[float]]:
+    """Return the seconds of ours and theirs; raise where it is not a number for every round."""
+    seconds = answer.record["seconds"]
+    sides = [[float(s) for s in seconds[side]] for side in ("ours", "theirs")]
+    if not 1 <= len(sides[0]) == len(sides[1]) <= MOST_ROUNDS:
+        raise ValueError(f"{[len(side) for side in sides]} rounds")
+    if not all(math.isfinite(s) and s > 0 for side in sides for s in side):
+        raise ValueError("expected seconds above 0")
+    return sides
+
+
+def _wrong_result(exercise: Exercise, answer: Answer) -> str | None:
+    """Return what is wrong with what the last timed call returned, None if nothing is."""
+    work = exercise.work()
     args = work.drawn()
     args[0].reshape(-1)[0] = first_number(int(answer.record["calls"]))
     want = judge.wanted(exercise, args, work.settings)
     case = Case("the timed call", tuple(args), work.settings)
-    text = judge.different(exercise, answer, want, case)
-    if text is not None:
-        raise _StoppedError(WRONG, f"the timed call, {part.found['shape']}: {text}")
-    seconds = answer.record["seconds"]
-    raise _StoppedError(*judge_speed(part, seconds["ours"], seconds["theirs"], rung, factor))
+    return judge.different(exercise, answer, want, case)
 
 
 def judge_speed(
     part: Part, ours: Sequence[float], theirs: Sequence[float], rung: str, factor: float
 ) -> tuple[str, str]:
-    """Turn seconds per round into a ratio, an interval, a verdict and its message."""
-    ratio = speed_ratio(ours, theirs)
-    low, high, rounds = ratio.low, ratio.high, len(ours)
-    if rounds < LEAST_ROUNDS:  # too few for 95 %: a factor of two either way
-        low, high = ratio.median / 2, ratio.median * 2
-    verdict = INCONCLUSIVE
-    if low >= factor:
-        verdict = PASSED
-    elif high < factor:
-        verdict = SLOW
-    part.score = min(1.0, ratio.median / factor)
+    """Turn seconds per round into a ratio, an interval, a verdict and its message.
+
+    As many times as fast as the rung as `factor` says, or more, is passed: the whole bootstrap
+    interval has to lie above it. Rounds too few for a bootstrap leave a factor of two.
+    """
+    # Compared with the factor as other ratios are with 1.
+    found, rounds = paired(theirs, [factor * s for s in ours]), len(ours)
+    low, high = found.low, found.high
+    if rounds < LEAST_ROUNDS:
+        low, high = min(low, found.ratio / FEW_ROUNDS), max(high, found.ratio * FEW_ROUNDS)
+    verdict = {FASTER: PASSED, SLOWER: SLOW}.get(word(low, high), INCONCLUSIVE)
+    ratio, low, high = (number * factor for number in (found.ratio, low, high))
+    part.score = min(1.0, ratio / factor)
     part.found |= {
-        "ratio": ratio.median,
+        "ratio": ratio,
         "low": low,
         "high": high,
         "conclusion": verdict,
@@ -264,12 +300,11 @@ def judge_speed(
         "seconds": statistics.median(ours),
         "rung_seconds": statistics.median(theirs),
     }
-    asked = f"{factor:g}x " if factor != 1 else ""
-    where = f"{ratio.median:.2f} times as fast as {rung} ({low:.2f} to {high:.2f})"
+    where = f"{ratio:.2f} times as fast as {rung} ({low:.2f} to {high:.2f})"
     words = {
         PASSED: f"correct, and {where}",
-        SLOW: f"correct, but only {where}; asked for {asked or '1x '}or more",
-        INCONCLUSIVE: f"correct, and {where}: {asked or '1x '}lies inside, so this measurement "
+        SLOW: f"correct, but only {where}; asked for {factor:g}x or more",
+        INCONCLUSIVE: f"correct, and {where}: {factor:g}x lies inside, so this measurement "
         "cannot tell; try again on a quieter machine",
     }
     return verdict, words[verdict]

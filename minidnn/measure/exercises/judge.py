@@ -47,7 +47,7 @@ def different(exercise: Exercise, answer: Answer, want: list[Array], case: Case)
         return f"expected {expected} as arrays, got {returned['kind']}"
     if len(returned["arrays"]) != len(want) or returned["many"] != (len(want) > 1):
         number = len(returned["arrays"])
-        return f"expected {expected}, got {'a tuple of ' * returned['many']}{number} array(s)"
+        return f"expected {expected}, got {'a tuple of ' * bool(returned['many'])}{number} array(s)"
     dtype = case.args[0].dtype
     for name, entry, w in zip(exercise.returns, returned["arrays"], want, strict=True):
         if tuple(entry["shape"]) != w.shape:

@@ -69,27 +69,69 @@ _CALLS = frozenset(
 )
 _ATTRIBUTES = frozenset(
     [
-        "sys",
-        "os",
+        # modules of the standard library that NumPy and Numba hold
         "builtins",
         "ctypes",
-        "ctypeslib",
+        "gc",
         "importlib",
-        "subprocess",
-        "f2py",
+        "inspect",
+        "io",
+        "linecache",
         "modules",
-        "tofile",
-        "save",
-        "savez",
+        "multiprocessing",
+        "operator",
+        "os",
+        "pickle",
+        "platform",
+        "shutil",
+        "signal",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "traceback",
+        "warnings",
+        # what else runs text, or code that is no Python
+        "ExternalFunction",
+        "ExternalFunctionPointer",
+        "ForwardRef",
+        "cffi_utils",
+        "core",
+        "ctypeslib",
+        "cuda",
+        "distutils",
+        "extending",
+        "f2py",
+        "get_type_hints",
+        "misc",
+        "objmode",
+        "pycc",
+        "singledispatch",
+        "singledispatchmethod",
+        "testing",
+        # files
+        "DataSource",
+        "dump",
+        "fromfile",
+        "fromregex",
+        "genfromtxt",
         "load",
         "loadtxt",
-        "savetxt",
         "memmap",
-        "fromfile",
-        "objmode",
-        "cffi_utils",
+        "open_memmap",
+        "save",
+        "savetxt",
+        "savez",
+        "savez_compressed",
+        "tofile",
+        # settings that the rung would meet too
+        "config",
+        "set_num_threads",
+        "set_parallel_chunksize",
     ]
 )
+# Frames, from which a caller's variables can be read: of generators, coroutines, tracebacks.
+_FRAMES = ("f_", "gi_", "cr_", "ag_", "tb_")
 
 
 def broken(tree: ast.AST, forbidden: frozenset[str]) -> list[str]:
@@ -135,15 +177,24 @@ def _imports(node: ast.AST, forbidden: frozenset[str]) -> Iterator[str]:
         elif "*" in inner:
             yield f"imports everything from {module}; name what you need"
         else:
-            yield from (f"imports {name}" for part in inner if part in forbidden | _ATTRIBUTES)
+            yield from (f"imports {name}" for part in inner if part in forbidden or _hidden(part))
+
+
+def _hidden(name: str) -> bool:
+    """Whether an attribute leads out of the exercise."""
+    private = name.startswith("_") and name != "__name__"
+    return private or name in _ATTRIBUTES or name.startswith(_FRAMES)
 
 
 def _uses(node: ast.AST, forbidden: frozenset[str]) -> Iterator[str]:
-    if isinstance(node, ast.Attribute):
-        if node.attr in forbidden:
-            yield f"uses {node.attr}, which would be the answer"
-        elif node.attr in _ATTRIBUTES or (node.attr[:2] == "__" and node.attr != "__name__"):
-            yield f"uses .{node.attr}, which an exercise has no need of"
+    names = [node.attr] if isinstance(node, ast.Attribute) else []
+    if isinstance(node, ast.MatchClass):  # `case object(attribute=name)` reads attributes too
+        names = node.kwd_attrs
+    for name in names:
+        if name in forbidden:
+            yield f"uses {name}, which would be the answer"
+        elif _hidden(name):
+            yield f"uses .{name}, which an exercise has no need of"
     if isinstance(node, ast.Name) and node.id in _CALLS:
         yield f"uses {node.id}, which an exercise has no need of"
     if (
@@ -158,7 +209,10 @@ def _changes(node: ast.AST, imported: set[str]) -> Iterator[str]:
     """Yield where a file changes what it imported, such as `np.where = ...`."""
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
         inner: ast.expr = node
+        names: list[str] = []
         while isinstance(inner, ast.Attribute):
+            names.append(inner.attr)
             inner = inner.value
         if isinstance(inner, ast.Name) and inner.id in imported:
-            yield f"changes {ast.unparse(node)}, which belongs to a library"
+            whole = ".".join([inner.id, *reversed(names)])
+            yield f"changes {whole[:80]}, which belongs to a library"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -30,6 +31,12 @@ from minidnn.tensor import Array
 
 MOST_BYTES = 4 * child.MOST_BYTES  # of everything a process sends
 PREPARE = 300.0  # seconds until the submission's own time begins: a rung may have to be compiled
+MOST_RECORDS = 1000  # a test makes two
+MOST_AXES = 8
+NUMBERS = (
+    *("bool", "float16", "float32", "float64"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+)
 GRACE = 5.0  # seconds in which a process that closed its pipe has to end
 
 
@@ -70,7 +77,7 @@ class Ran:
     def during(self) -> str:
         """Return what was last begun."""
         started = [a.record["start"] for a in self.answers if "start" in a.record]
-        return str(started[-1]) if started else "start"
+        return line(started[-1]) if started else "start"
 
 
 def correctness(exercise: Exercise, file: Path, cases: Sequence[Case], limits: Limits) -> Ran:
@@ -205,22 +212,24 @@ def _how(code: int) -> str:
 def parse(data: bytes) -> list[Answer]:
     """Take apart what was received; a broken record and all behind it are left out."""
     answers: list[Answer] = []
-    while data:
-        line, newline, data = data.partition(b"\n")
+    place = 0
+    while len(answers) < MOST_RECORDS and (end := data.find(b"\n", place)) >= 0:
         try:
-            record = json.loads(line)
-            sizes = [int(size) for size in record["sizes"]]
+            record = json.loads(data[place:end])
+            sizes = record["sizes"]
         except (ValueError, KeyError, TypeError, RecursionError):
             break
-        if not newline or min(sizes, default=0) < 0 or sum(sizes) > len(data):
+        place = end + 1
+        if not (isinstance(sizes, list) and all(type(n) is int and n >= 0 for n in sizes)):
+            break
+        if sum(sizes) > len(data) - place:
             break
         answer = Answer(record)
-        described = _described(record, len(sizes))
-        for size, entry in zip(sizes, described, strict=False):
-            raw, data = data[:size], data[size:]
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                flat = np.frombuffer(raw, np.dtype(str(entry["dtype"])))
-                answer.arrays.append(flat.reshape(tuple(entry["shape"])))
+        for size, entry in zip(sizes, _described(record, len(sizes)), strict=True):
+            array = _array(data[place : place + size], entry)
+            if array is not None:
+                answer.arrays.append(array)
+            place += size
         answers.append(answer)
     return answers
 
@@ -229,3 +238,21 @@ def _described(record: Any, count: int) -> list[Any]:
     returned = record.get("returned")
     arrays = returned.get("arrays") if isinstance(returned, dict) else None
     return arrays if isinstance(arrays, list) and len(arrays) == count else [{}] * count
+
+
+def _array(data: bytes, entry: Any) -> Array | None:
+    """Return an array of numbers; None where bytes and description do not fit."""
+    if not isinstance(entry, dict) or entry.get("dtype") not in NUMBERS:
+        return None
+    shape, dtype = entry.get("shape"), np.dtype(entry["dtype"])
+    if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
+        return None
+    if len(shape) > MOST_AXES or math.prod(shape) * dtype.itemsize != len(data):
+        return None
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def line(text: object) -> str:
+    """Return what a process says in one line that can be printed."""
+    short = " ".join(str(text).split())[:300]
+    return short.encode("utf-8", "replace").decode("utf-8")
