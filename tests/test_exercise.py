@@ -35,6 +35,10 @@ def test_a_stub_has_the_rungs_own_arguments_and_keeps_the_rules(exercise: Exerci
     assert check is not None
     names = [a.arg for a in (*function.args.args, *function.args.kwonlyargs)]
     assert names == list(inspect.signature(check).parameters)
+    shown = {line.strip() for line in (ast.get_docstring(tree) or "").splitlines()}
+    for text in (exercise.shapes, exercise.formula, exercise.hint):
+        assert text
+        assert {line.strip() for line in text.splitlines()} <= shown
     assert rules.broken(tree, exercise.forbidden) == []
 
 

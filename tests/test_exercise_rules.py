@@ -60,6 +60,7 @@ PRELU = ANSWERS["prelu_backward"]
         ("prelu_backward", "(i for i in ()).gi_frame", "uses .gi_frame"),
         ("prelu_backward", "import typing\ntyping.get_type_hints", "uses .get_type_hints"),
         ("prelu_backward", "import numpy as np\nnp.testing.measure", "uses .testing"),
+        ("prelu_backward", "from functools import update_wrapper", "functools.update_wrapper"),
         ("prelu_backward", "import numpy as np\nnp" + ".a" * 2000 + " = 1", "changes np.a.a"),
     ],
 )
