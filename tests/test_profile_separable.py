@@ -255,10 +255,16 @@ def test_from_shows_and_draws_what_was_measured(
     assert main(["profile-separable", "--from", str(saved), "--plot", str(picture)]) == 0
     text = capsys.readouterr().out
     result = json.loads(saved.read_text(encoding="utf-8"))
+    assert separable_report.place(result["machine"]).encode() in picture.read_bytes()
     assert "6x6x5->7" in text
     assert result["machine"]["cpu"] in text
     assert result["machine"]["date"] in text
     assert picture.read_bytes().startswith(b"\x89PNG")
+    for kind in ("svg", "pdf", "jpg"):
+        drawn = picture.with_suffix(f".{kind}")
+        assert main(["profile-separable", "--from", str(saved), "--plot", str(drawn)]) == 0
+        assert drawn.stat().st_size > 1000
+    capsys.readouterr()
     assert main(["profile-separable", "--from", str(saved), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result
 

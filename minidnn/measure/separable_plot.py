@@ -75,6 +75,8 @@ def _label(layer: Layer) -> str:
 def draw(found: Profile, path: Path, *, title: str = "") -> None:
     """Draw separable and full times of every layer and level into a picture file.
 
+    The title also stands in the file's own data, so that a picture can be told from an older one.
+
     Raises
     ------
     MissingExtraError
@@ -89,7 +91,8 @@ def draw(found: Profile, path: Path, *, title: str = "") -> None:
         axis.set_title(f"{name} (whole network: {mode})", size=9.5)
     figure.supxlabel("milliseconds per image (a log scale: equal lengths are equal ratios)", size=9)
     _explain(figure, title)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    named = path.suffix in (".png", ".svg", ".pdf")
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Title": title} if named else None)
 
 
 def _panel(axis: Any, shown: Sequence[Group]) -> None:
