@@ -6,6 +6,7 @@
 |--------|------------------------------------------------------------------------------|
 | naive  | the naive rungs of the four ops, one after the other                         |
 | numpy  | their numpy rungs                                                            |
+| apart  | their fastest rungs: what fusing has to beat                                 |
 | images | a thread takes a few images through all four while they are in its L2 cache  |
 
 The loops of `images` are the serial ones of the four ops, called for a few images at a time, so
@@ -132,6 +133,15 @@ def forward_numpy(
     return _forward_in_turn("numpy", *args, eps, pads)
 
 
+def forward_apart(
+    x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array, w: Array,
+    matrix: Array, *, eps: float, pads: Pads,
+) -> Output:  # fmt: skip
+    """Each op's fastest loop, one after the other: every array goes out to memory and back."""
+    args = (x, gamma, beta, slope, mean, var, w, matrix)
+    return _forward_in_turn(None, *args, eps, pads)
+
+
 def backward_naive(
     dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
@@ -148,6 +158,15 @@ def backward_numpy(
     """The same in whole-array expressions."""
     args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
     return _backward_in_turn("numpy", *args, eps, pads, frozen)
+
+
+def backward_apart(
+    dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
+    w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
+) -> Gradients:  # fmt: skip
+    """Each op's fastest loop, one after the other: every gradient goes out to memory and back."""
+    args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
+    return _backward_in_turn(None, *args, eps, pads, frozen)
 
 
 # --- image by image ---------------------------------------------------------------------
@@ -191,10 +210,9 @@ def forward_images(
     x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array, w: Array,
     matrix: Array, *, eps: float, pads: Pads,
 ) -> Output:  # fmt: skip
-    """Store d and y alone; few images, float64 and other kernels: one op after the other."""
+    """Fused, a few images in cache: d and y alone are stored; where that does not fit, as apart."""
     if not _applies(x, w, matrix):
-        args = (x, gamma, beta, slope, mean, var, w, matrix)
-        return _forward_in_turn(None, *args, eps, pads)
+        return forward_apart(x, gamma, beta, slope, mean, var, w, matrix, eps=eps, pads=pads)
     y = empty(_output_shape(x, w, matrix, pads), x.dtype)
     group, c_in, c_out = group_size(x.shape), *matrix.shape
     d = empty((*y.shape[:3], c_in), x.dtype)
@@ -237,10 +255,10 @@ def backward_images(
     dy: Array, x: Array, d: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array,
     w: Array, matrix: Array, *, eps: float, pads: Pads, frozen: bool = False,
 ) -> Gradients:  # fmt: skip
-    """Compute a again, and use each gradient while it is in cache."""
+    """Fused: each gradient is used while it is in cache; where that does not fit, as apart."""
     if not _applies(x, w, matrix):
         args = (dy, x, d, gamma, beta, slope, mean, var, w, matrix)
-        return _backward_in_turn(None, *args, eps, pads, frozen)
+        return backward_apart(*args, eps=eps, pads=pads, frozen=frozen)
     group, c_in, rows = group_size(x.shape), x.shape[3], as_rows(x)
     inverse, borders = inverse_std(var, eps), _borders(len(x), group, MAX_CHUNKS // 2)
     scale = gamma * inverse
@@ -292,6 +310,7 @@ forward = Ladder(
     check=_check_forward,
     naive=forward_naive,
     numpy=forward_numpy,
+    apart=forward_apart,
     images=forward_images,
 )
 backward = Ladder(
@@ -299,5 +318,6 @@ backward = Ladder(
     check=_check_backward,
     naive=backward_naive,
     numpy=backward_numpy,
+    apart=backward_apart,
     images=backward_images,
 )

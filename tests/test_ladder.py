@@ -33,7 +33,7 @@ def halving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each rung take half the time of the one before; the first 8 ms."""
 
     def take_turns(actions: dict[str, Any], **_: Any) -> dict[str, list[float]]:
-        return {n: [8e-3 / 2 ** RUNGS.index(n)] * 3 if n else [1e-5] for n in actions}
+        return {n: [8e-3 / 2**i] * 3 if n else [1e-5] for i, n in enumerate(actions)}
 
     monkeypatch.setattr(timing, "take_turns", take_turns)
 
@@ -97,6 +97,22 @@ def _counting(monkeypatch: pytest.MonkeyPatch, seconds_per_mac: float) -> list[i
     monkeypatch.setattr(ladders, "_action", lambda case, rung, work: work.macs)
     monkeypatch.setattr(timing, "timed", timed)
     return seen
+
+
+def test_the_depthwise_ladder_ends_fused_with_its_neighbours() -> None:
+    assert ladders.climbed("relu") == rungs.ladders_of("relu")
+    own = rungs.ladders_of("depthwise")
+    assert ladders.climbed("depthwise") == [*own, "separable.forward", "separable.backward"]
+    assert ladders.climbed("depthwise.forward") == ["depthwise.forward", "separable.forward"]
+    assert ladders.climbed("depthwise.backward_weight") == ["depthwise.backward_weight"]
+
+
+def test_rungs_asked_for_by_name_are_of_the_op_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ladder", "depthwise.forward", "--size", "classroom", "--json", "--rung", "border"]
+    assert main(command) == 0
+    assert [one["ladder"] for one in json.loads(capsys.readouterr().out)["ladders"]] == [
+        "depthwise.forward"
+    ]
 
 
 def test_an_estimate_scales_by_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +220,7 @@ def test_tables_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     assert "depthwise.forward at 8 x 6x6x5" in text
     assert "Plain loops, run by Python" in text
+    assert "fused with its neighbours" in text
     assert file.read_bytes().startswith(b"\x89PNG")
 
 

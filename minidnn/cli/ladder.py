@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         check_picture(args.plot)
     size = "stages" if args.plot and not (args.shape or args.size) else args.size
-    names = rungs.ladders_of(args.op)
+    # Rungs asked for by name are those of the op's own ladders.
+    names = (rungs.ladders_of if args.rung else ladders.climbed)(args.op)
     chosen = [c for name in names for c in ladders.cases(name, shape=args.shape, size=size)]
     for name in names:
         ladders.rungs_of(name, args.rung)
@@ -88,5 +89,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2))
         return 0
     top = f"peak {peaks.flops / 1e9:.4g} GFLOP/s, memory {peaks.bandwidth / 1e9:.3g} GB/s"
-    show([ladders.table(one) for one in found], ladders.NOTE, top, describe(result["machine"]))
+    fused = [ladders.CONTINUED] if set(names) - set(rungs.ladders_of(args.op)) else []
+    where = describe(result["machine"])
+    show([ladders.table(one) for one in found], ladders.NOTE, *fused, top, where)
     return 0

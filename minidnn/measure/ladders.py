@@ -23,6 +23,7 @@ from minidnn.measure import timing
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import speed_ratio
+from minidnn.measure.rungs import ladders_of
 from minidnn.measure.shapes import CLASSROOM, SIZES, Map, Pointwise, Shapes
 from minidnn.measure.tables import Table
 from minidnn.measure.workloads import Workload, workloads
@@ -118,7 +119,30 @@ class Case:
         return 4 * COPIES * batch * elements(self.shapes)
 
 
+# Op -> the op that holds it and its neighbours: the last step of its ladder.
+FUSED = {"depthwise": "separable"}
+CONTINUED = (
+    "separable: depthwise fused with its neighbours, batch norm and PReLU before it, the pointwise "
+    "product and the next\nbatch norm's statistics after it."
+)
+
+
 # --- which ladders, shapes and rungs ---------------------------------------------------
+
+
+def climbed(op: str) -> list[str]:
+    """Return the ladders of an op, and those where it is fused with its neighbours.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such op; the nearest name is given.
+    """
+    found = ladders_of(op)
+    kind, _, way = op.partition(".")
+    if kind not in FUSED:
+        return found
+    return [*found, *(n for n in ladders_of(FUSED[kind]) if not way or n.endswith(f".{way}"))]
 
 
 def cases(ladder: str, *, shape: str | None = None, size: str | None = None) -> list[Case]:
