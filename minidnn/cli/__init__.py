@@ -32,6 +32,7 @@ COMMANDS = (
     "profile",
     "inspect",
     "bench",
+    "report",
     "data",
     "warmup",
     "doctor",

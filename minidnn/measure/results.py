@@ -33,7 +33,11 @@ def envelope(kind: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result, whole or not at all."""
-    text = json.dumps(result, indent=2) + "\n"
+    write_text(path, json.dumps(result, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

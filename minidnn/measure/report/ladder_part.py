@@ -1,0 +1,133 @@
+"""The report's third section: ladders, rung by rung."""
+
+from __future__ import annotations
+
+from minidnn.measure import ladders
+from minidnn.measure.ladders import Measured, Row
+from minidnn.measure.peaks import Peaks
+from minidnn.measure.report import svg
+from minidnn.measure.report.markup import (
+    Html,
+    facts,
+    figure,
+    join,
+    panel,
+    picker,
+    prose,
+    select,
+    table,
+    tag,
+)
+from minidnn.measure.report.stored import Report
+from minidnn.measure.report.svg import Bar, Part
+from minidnn.measure.roofline import place
+
+
+def key(one: Measured) -> str:
+    """Return a ladder's name among the options."""
+    return f"{one.ladder} at {one.label}"
+
+
+def section(report: Report) -> Html:
+    """Return every ladder's rungs."""
+    options = [(key(one), key(one)) for one in report.ladders]
+    panels = [
+        panel("ladder", key(one), _ladder(one, report.peaks), shown=not number)
+        for number, one in enumerate(report.ladders)
+    ]
+    return join(
+        [
+            prose(
+                "A ladder holds the same computation many times, from loops that say what is computed "
+                "to the fastest; each rung adds one idea."
+            ),
+            picker("ladder", select("ladder", options, options[0][0])),
+            *panels,
+            *(table(ladders.table(one), ladders.NOTE) for one in report.ladders),
+        ]
+    )
+
+
+def _ladder(one: Measured, peaks: Peaks) -> Html:
+    name = f"rung of {key(one)}"
+    chosen = next((row for row in one.rows if row.chosen), one.rows[-1])
+    ideal = place(
+        one.ladder, chosen.rung, one.label, (one.macs, one.least_bytes), chosen.seconds, peaks
+    )
+    axis = svg.log_axis(
+        [row.seconds for row in one.rows] + [ideal.ideal_seconds],
+        f"ms for a batch of {one.batch}, each mark the same factor; dashed: what the peaks allow",
+        lambda v: f"{1e3 * v:g}",
+    )._replace(line=ideal.ideal_seconds)
+    rows = [_bar(one, row, axis) for row in one.rows]
+    said = sentence(one, chosen, ideal.share)
+    legend = [("one", "measured"), ("chosen", "what runs here")]
+    if any(not row.turns for row in one.rows):
+        legend.append(("estimate", "too slow to run: estimated"))
+    options = [(row.rung, row.rung) for row in one.rows]
+    cards = [
+        panel(name, row.rung, _card(one, row), shown=row is chosen) for row in one.rows
+    ]
+    return join(
+        [
+            figure(svg.bars(rows, axis, said, marked_by=name), said, legend),
+            picker(name, select("rung", options, chosen.rung)),
+            *cards,
+        ]
+    )
+
+
+def sentence(one: Measured, chosen: Row, share: float) -> str:
+    """Return what a ladder shows."""
+    first = one.rows[0]
+    about = "" if first.turns else "about "
+    steps = [row for row in one.rows if row.speedup is not None]
+    best = max(steps, key=lambda row: row.speedup or 0, default=None)
+    largest = (
+        f" The largest step is {best.rung}, {best.speedup:.3g} times as fast as the rung before."
+        if best
+        else ""
+    )
+    return (
+        f"{one.ladder} at {one.batch} x {one.label}: {first.rung} takes {about}{_ms(first)}, "
+        f"{chosen.rung}, which runs here, {_ms(chosen)}: {about}{first.seconds / chosen.seconds:,.3g} "
+        f"times as fast, and {share:.0%} of what this machine's peaks allow.{largest}"
+    )
+
+
+def _ms(row: Row) -> str:
+    return f"{'' if row.turns else '~'}{1e3 * row.seconds:,.4g} ms"
+
+
+def _bar(one: Measured, row: Row, axis: svg.Axis) -> Bar:
+    class_ = "estimate" if not row.turns else "chosen" if row.chosen else "one"
+    texts = [_ms(row)]
+    if row.speedup is not None:
+        texts.append(f"{row.speedup:.3g}x")
+    texts.append(f"{row.flops_share:.1%} of peak" if one.macs else f"{row.bandwidth_share:.0%} of memory")
+    low = min(value for value, _ in axis.marks)
+    return Bar(row.rung, ", ".join(texts), [Part(low, row.seconds, class_, row.idea)], key=row.rung)
+
+
+def _card(one: Measured, row: Row) -> Html:
+    took = f"{_ms(row)} (estimated)" if not row.turns else (
+        f"{_ms(row)} (quartiles {1e3 * row.low:,.4g} to {1e3 * row.high:,.4g})"
+    )  # fmt: skip
+    rates = [
+        ("bytes at least", f"{row.gbs:.3g} GB/s, {row.bandwidth_share:.1%} of memory's rate")
+    ]
+    if one.macs:
+        rates.insert(0, ("arithmetic", f"{row.gflops:.3g} GFLOP/s, {row.flops_share:.1%} of peak"))
+    return tag(
+        "div",
+        tag("p", tag("strong", row.rung), f": {row.idea}"),
+        facts(
+            [
+                ("time", took),
+                *rates,
+                ("over the rung before", "-" if row.speedup is None else f"{row.speedup:.3g}x"),
+                ("largest error", "not run" if row.error is None else f"{row.error:.1e}"),
+            ]
+        ),
+        class_="card",
+    )

@@ -1,0 +1,253 @@
+"""The report's fourth section: every kernel under the machine's roof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minidnn.measure import roofline
+from minidnn.measure.peaks import Level, Peaks
+from minidnn.measure.report import svg
+from minidnn.measure.report.markup import (
+    Html,
+    facts,
+    figure,
+    join,
+    panel,
+    picker,
+    prose,
+    radios,
+    select,
+    table,
+    tag,
+)
+from minidnn.measure.report.stored import Report
+from minidnn.measure.report.svg import Bar, Part, percent
+from minidnn.measure.roofline import Placed
+
+WAYS = ("all", "forward", "backward")
+HEIGHT, BOTTOM = 380, 340  # of the picture, and of its plot, in pixels
+APART = 14  # pixels between texts
+# Marks around 0, 0; colour and shape both tell the op.
+SHAPES = (
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+    "M-4.5-4.5h9v9h-9z",
+    "M0-6L6 0L0 6L-6 0z",
+    "M0-6L5.5 4.5h-11z",
+    "M0 6L5.5-4.5h-11z",
+    "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+)
+COLOURS = ("one", "two", "three", "four", "five", "six")
+
+
+def way_of(point: Placed) -> str:
+    """Return which pass a kernel belongs to; products and updates belong to none."""
+    action = point.ladder.partition(".")[2]
+    if "backward" in action:
+        return "backward"
+    return "forward" if action.startswith(("forward", "inference")) else "all"
+
+
+def section(report: Report) -> Html:
+    """Return kernels with multiply-accumulates under the roof, the others by bytes."""
+    points = roofline.by_ladder(report.points)
+    few = report.settings["few"]
+    panels = []
+    for way in WAYS:
+        own = [p for p in points if way in ("all", way_of(p))]
+        panels.append(panel("way", way, _way(own, report.peaks, way), shown=way == WAYS[0]))
+    return join(
+        [
+            prose(
+                "Two limits: how many multiply-adds the CPU can start, and how many bytes arrive from "
+                "where the arrays lie. Operations per byte say which of the two is nearer. Point at a "
+                "kernel, or pick it from the list."
+            ),
+            picker("way", radios("pass", "way", WAYS)),
+            *panels,
+            table(roofline.table(points, few), roofline.NOTE),
+        ]
+    )
+
+
+def _way(points: Sequence[Placed], peaks: Peaks, way: str) -> Html:
+    if not points:
+        return prose(f"No kernel {way}.")
+    counted = sorted((p for p in points if p.flops), key=lambda p: -p.intensity)
+    moved = sorted((p for p in points if not p.flops), key=lambda p: -p.bytes_rate)
+    name = f"kernel {way}"
+    ordered = [*counted, *moved]
+    parts = []
+    if counted:
+        said = _said(counted, "with multiply-accumulates")
+        parts.append(figure(_plot(counted, peaks, said, name), said))
+        parts.append(_legend(counted))
+    parts.append(picker(name, select("kernel", [(p.ladder, p.ladder) for p in ordered])))
+    parts += [panel(name, p.ladder, _card(p), shown=p is ordered[0]) for p in ordered]
+    if moved:
+        said = _said(moved, "without multiply-accumulates, by bytes alone")
+        parts.append(figure(_moved(moved, peaks, said, name), said))
+    return join(parts)
+
+
+def _said(points: Sequence[Placed], kind: str) -> str:
+    good = sum(p.share >= 0.5 for p in points)
+    best, worst = (choose(points, key=lambda p: p.share) for choose in (max, min))
+    return (
+        f"{len(points)} kernels {kind}: {good} reach half of their roof or more. The nearest to it is "
+        f"{best.ladder} with {best.share:.0%}, the farthest {worst.ladder} with {worst.share:.0%}."
+    )
+
+
+def _card(p: Placed) -> Html:
+    rates = [("bytes at least", f"{p.bytes_rate / 1e9:.3g} GB/s")]
+    if p.flops:
+        rates = [
+            ("operations per byte", f"{p.intensity:.3g}"),
+            ("arithmetic", f"{p.rate / 1e9:.4g} GFLOP/s"),
+            *rates,
+        ]
+    return tag(
+        "div",
+        tag("p", tag("strong", p.ladder), f", rung {p.rung}, {p.label}"),
+        facts(
+            [
+                ("of its roof", f"{p.share:.0%}"),
+                ("time", f"{1e3 * p.seconds:,.4g} ms"),
+                *rates,
+                ("arrays in", p.place),
+                ("bound by", p.bound),
+            ]
+        ),
+        class_="card",
+    )
+
+
+# --- the picture --------------------------------------------------------------------------
+
+
+def _ops(points: Sequence[Placed]) -> list[str]:
+    return list(dict.fromkeys(p.ladder.partition(".")[0] for p in points))
+
+
+def _mark(number: int) -> Html:
+    shape, colour = SHAPES[number % len(SHAPES)], COLOURS[number % len(COLOURS)]
+    return tag("path", d=shape, class_=f"mark {colour}")
+
+
+def _legend(points: Sequence[Placed]) -> Html:
+    items = [
+        tag("li", tag("svg", _mark(i), width=14, height=14, viewBox="-7 -7 14 14"), f" {op}")
+        for i, op in enumerate(_ops(points))
+    ]
+    return tag("ul", *items, class_="legend", aria_hidden="true")
+
+
+class _Plane:
+    """Where operations per byte and operations per second lie in the picture."""
+
+    def __init__(self, points: Sequence[Placed], peaks: Peaks) -> None:
+        intensities = [p.intensity for p in points]
+        self.left = 0.6 * min(*intensities, 1.0)
+        self.right = 1.8 * max(*intensities, peaks.flops / peaks.bandwidth)
+        self.low = 0.5 * min(*(p.rate for p in points), *peaks.by_isa.values())
+        self.high = 1.8 * max(peaks.flops, *(p.rate for p in points))
+        self.x = svg.logarithmic(self.left, self.right)
+        self._up = svg.logarithmic(self.low, self.high)
+
+    def y(self, rate: float) -> float:
+        return BOTTOM * (1 - self._up(rate))
+
+
+def _plot(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
+    plane = _Plane(points, peaks)
+    ops = _ops(points)
+    marks = [
+        tag(
+            "svg",
+            tag("title", f"{p.ladder}: {p.share:.0%} of its roof"),
+            tag("circle", r=13, class_="touch"),
+            _mark(ops.index(p.ladder.partition(".")[0])),
+            tag("text", p.ladder, y=-10, text_anchor=_anchor(plane.x(p.intensity)), class_="name"),
+            x=percent(plane.x(p.intensity)),
+            y=f"{plane.y(p.rate):.1f}",
+            overflow="visible",
+            data_marked_by=name,
+            data_key=p.ladder,
+        )
+        for p in points
+    ]
+    return svg.drawing(HEIGHT, said, _grid(plane), _roofs(plane, peaks), *marks)
+
+
+def _anchor(share: float) -> str:
+    return "start" if share < 0.25 else "end" if share > 0.75 else "middle"
+
+
+def _grid(plane: _Plane) -> Html:
+    parts = []
+    for power in range(math.ceil(math.log10(plane.left)), math.floor(math.log10(plane.right)) + 1):
+        x = plane.x(10.0**power)
+        parts += [svg.line(x, 0, x, BOTTOM, "grid"), svg.text(x, BOTTOM + 14, f"{10.0**power:g}", "middle", "tick")]
+    for power in range(math.ceil(math.log10(plane.low)), math.floor(math.log10(plane.high)) + 1):
+        y = plane.y(10.0**power)
+        parts += [svg.line(0, y, 1, y, "grid"), svg.text(0, y - 3, f"{10.0 ** (power - 9):g}", "start", "tick")]
+    names = [
+        svg.text(0.5, HEIGHT - 8, "operations per byte (each mark a factor of 10)", "middle", "tick"),
+        svg.text(0, 11, "GFLOP/s", "start", "tick"),
+    ]
+    return join([*parts, *names])
+
+
+def _roofs(plane: _Plane, peaks: Peaks) -> Html:
+    parts = []
+    levels = peaks.levels or (Level("memory", math.inf, 0, peaks.bandwidth, 0),)
+    last = math.inf
+    for level in sorted(levels, key=lambda one: one.bandwidth):
+        begin = max(plane.left, plane.low / level.bandwidth)
+        ridge = peaks.flops / level.bandwidth
+        if begin >= ridge:
+            continue
+        y = plane.y(begin * level.bandwidth)
+        top = plane.y(peaks.flops)
+        parts.append(svg.line(plane.x(begin), y, plane.x(ridge), top, "roof"))
+        # Along the line; each text at least its own height above the one below it.
+        at = min(y - 6, last - APART)
+        last = at
+        rate = f"{level.name} {level.bandwidth / 1e9:.3g} GB/s"
+        parts.append(svg.text(plane.x(begin) + 0.09, at, rate, "start", "roof-name"))
+    for isa, rate in peaks.by_isa.items():
+        y = plane.y(rate)
+        parts.append(svg.line(0, y, 1, y, "roof" if rate == peaks.flops else "lower-roof"))
+    return join([*parts, _isa_names(plane, peaks)])
+
+
+def _isa_names(plane: _Plane, peaks: Peaks) -> Html:
+    """Write instruction sets over their lines; where lines are close, in one text."""
+    groups: list[tuple[float, list[str]]] = []
+    for isa, rate in sorted(peaks.by_isa.items(), key=lambda one: -one[1]):
+        name = f"{isa} {rate / 1e9:.4g}"
+        if groups and plane.y(rate) - groups[-1][0] < APART:
+            groups[-1][1].append(name)
+        else:
+            groups.append((plane.y(rate), [name]))
+    return join(
+        [svg.text(1, y - 4, f"{', '.join(names)} GFLOP/s", "end", "roof-name") for y, names in groups]
+    )
+
+
+def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
+    rows = [
+        Bar(
+            p.ladder,
+            f"{p.bytes_rate / 1e9:.3g} GB/s, {p.share:.0%} of {p.place}",
+            [Part(0, p.bytes_rate, "one")],
+            key=p.ladder,
+        )
+        for p in points
+    ]
+    top = max(peaks.bandwidth, *(p.bytes_rate for p in points))
+    axis = svg.linear_axis(
+        top, "GB/s of least bytes; dashed: memory", lambda v: f"{v / 1e9:.3g}", at=peaks.bandwidth
+    )
+    return svg.bars(rows, axis, said, marked_by=name)
