@@ -234,7 +234,8 @@ def test_wheel_and_sdist_hold_the_packages_and_nothing_else(checkout: Path, tmp_
         for package, folder in _packages().items()
         for path in folder.glob("*.py")
     }
-    assert code == expected | {"minidnn/py.typed"}
+    page = {f"minidnn/measure/report/page.{kind}" for kind in ("html", "css", "js")}
+    assert code == expected | page | {"minidnn/py.typed"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents)
 
 
@@ -276,6 +277,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "profile-separable": [("profile-separable", "--size", "classroom", "--quick")],
         "roofline": [("roofline", "--op", "relu", "--rung", "numpy", "--size", "classroom")],
         "inspect": [("inspect", "relu.forward:naive", "--size", "classroom")],
+        "report": [("report", "--size", "classroom", "--quick")],
         "data": [("data", "show", "shapes", "--out", "picture.png", "--columns", "2")],
         "bench": [
             ("bench", "run", "relu.forward", *quick, "-o", "bench.json"),

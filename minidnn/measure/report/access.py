@@ -6,6 +6,7 @@ written. So what the page shows is what the kernels do, and stays so when they c
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -139,7 +140,7 @@ def order(nest: Nest, channels: int) -> Order:
 def jumps(places: list[int]) -> int:
     """Return how many places lie in another cache line than the one before."""
     lines = [place // LINE for place in places]
-    return sum(line != before for before, line in zip(lines, lines[1:], strict=False))
+    return sum(line != before for before, line in pairwise(lines))
 
 
 def index(nest_order: Order, step: int, channels: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.errors import ConfigError
+from minidnn.errors import ConfigError, InputError
 from minidnn.kernels.ladder import load_all, unknown
 from minidnn.measure import ladders, roofline, separable_report
 from minidnn.measure.limits import check_memory, check_time
@@ -111,8 +111,17 @@ def _ladders(peaks: Peaks, size: str, batch: int, quick: bool, tell: Tell) -> li
     for name in LADDERS:
         for case in ladder_cases(name, size, quick):
             tell(f"ladder {name} at {case.label}")
-            found.append(ladders.measure(case, peaks, batch=batch, limit=limit).as_dict())
+            found.append(_ladder(case, peaks, batch, limit).as_dict())
     return found
+
+
+def _ladder(case: ladders.Case, peaks: Peaks, batch: int, limit: float) -> ladders.Measured:
+    try:
+        return ladders.measure(case, peaks, batch=batch, limit=limit)
+    except InputError:
+        # On a busy machine a single call may make every rung look too slow: look once more, with
+        # patience, before minutes of other measurements are given up.
+        return ladders.measure(case, peaks, batch=batch)
 
 
 def _points(peaks: Peaks, size: str, batch: int, quick: bool, tell: Tell) -> list[Any]:
@@ -144,9 +153,7 @@ def _step(size: str, batch: int, quick: bool, tell: Tell) -> dict[str, Any]:
         check_time(seconds * steps, STEP_LIMIT, f"{steps} training steps at batch {batch}")
 
     trace = Trace(MODEL)
-    result = profile_training(
-        model, shape, classes=CLASSES, steps=steps, trace=trace, check=check
-    )
+    result = profile_training(model, shape, classes=CLASSES, steps=steps, trace=trace, check=check)
     about = {"model": MODEL, "input_shape": list(shape[1:]), "batch": batch}
     return {"step": {**about, **result.as_dict()}, "timeline": middle_step(trace)}
 

@@ -20,6 +20,7 @@ from minidnn.measure.report.markup import (
 )
 from minidnn.measure.report.stored import Report
 from minidnn.measure.report.svg import Bar, Part
+from minidnn.measure.report.words import ms, number, share
 from minidnn.measure.roofline import place
 
 
@@ -38,12 +39,17 @@ def section(report: Report) -> Html:
     return join(
         [
             prose(
-                "A ladder holds the same computation many times, from loops that say what is computed "
-                "to the fastest; each rung adds one idea."
+                "A ladder holds the same computation many times, from loops that say what is "
+                "computed to the fastest; each rung adds one idea."
             ),
             picker("ladder", select("ladder", options, options[0][0])),
             *panels,
-            *(table(ladders.table(one), ladders.NOTE) for one in report.ladders),
+            tag(
+                "details",
+                tag("summary", "Every ladder as a table"),
+                *(table(ladders.table(one)) for one in report.ladders),
+                tag("p", ladders.NOTE, class_="note"),
+            ),
         ]
     )
 
@@ -65,9 +71,7 @@ def _ladder(one: Measured, peaks: Peaks) -> Html:
     if any(not row.turns for row in one.rows):
         legend.append(("estimate", "too slow to run: estimated"))
     options = [(row.rung, row.rung) for row in one.rows]
-    cards = [
-        panel(name, row.rung, _card(one, row), shown=row is chosen) for row in one.rows
-    ]
+    cards = [panel(name, row.rung, _card(one, row), shown=row is chosen) for row in one.rows]
     return join(
         [
             figure(svg.bars(rows, axis, said, marked_by=name), said, legend),
@@ -77,47 +81,56 @@ def _ladder(one: Measured, peaks: Peaks) -> Html:
     )
 
 
-def sentence(one: Measured, chosen: Row, share: float) -> str:
+def sentence(one: Measured, chosen: Row, ideal: float) -> str:
     """Return what a ladder shows."""
     first = one.rows[0]
     about = "" if first.turns else "about "
     steps = [row for row in one.rows if row.speedup is not None]
     best = max(steps, key=lambda row: row.speedup or 0, default=None)
     largest = (
-        f" The largest step is {best.rung}, {best.speedup:.3g} times as fast as the rung before."
+        f" The largest step is {best.rung}, {number(best.speedup or 0)} times as fast as the "
+        "rung before."
         if best
         else ""
     )
     return (
-        f"{one.ladder} at {one.batch} x {one.label}: {first.rung} takes {about}{_ms(first)}, "
-        f"{chosen.rung}, which runs here, {_ms(chosen)}: {about}{first.seconds / chosen.seconds:,.3g} "
-        f"times as fast, and {share:.0%} of what this machine's peaks allow.{largest}"
+        f"{one.ladder} at {one.batch} x {one.label}: {first.rung} takes {about}"
+        f"{ms(first.seconds, 4)} ms, "
+        f"{chosen.rung}, which runs here, {_ms(chosen)}: "
+        f"{about}{number(first.seconds / chosen.seconds)} times as fast, and {share(ideal)} of "
+        f"what this machine's peaks allow.{largest}"
     )
 
 
 def _ms(row: Row) -> str:
-    return f"{'' if row.turns else '~'}{1e3 * row.seconds:,.4g} ms"
+    return f"{'' if row.turns else '~'}{ms(row.seconds, 4)} ms"
 
 
 def _bar(one: Measured, row: Row, axis: svg.Axis) -> Bar:
     class_ = "estimate" if not row.turns else "chosen" if row.chosen else "one"
     texts = [_ms(row)]
     if row.speedup is not None:
-        texts.append(f"{row.speedup:.3g}x")
-    texts.append(f"{row.flops_share:.1%} of peak" if one.macs else f"{row.bandwidth_share:.0%} of memory")
+        texts.append(f"{number(row.speedup)}x")
+    texts.append(
+        f"{share(row.flops_share)} of peak"
+        if one.macs
+        else f"{share(row.bandwidth_share)} of memory"
+    )
     low = min(value for value, _ in axis.marks)
     return Bar(row.rung, ", ".join(texts), [Part(low, row.seconds, class_, row.idea)], key=row.rung)
 
 
 def _card(one: Measured, row: Row) -> Html:
     took = f"{_ms(row)} (estimated)" if not row.turns else (
-        f"{_ms(row)} (quartiles {1e3 * row.low:,.4g} to {1e3 * row.high:,.4g})"
+        f"{_ms(row)} (quartiles {ms(row.low, 4)} to {ms(row.high, 4)})"
     )  # fmt: skip
     rates = [
-        ("bytes at least", f"{row.gbs:.3g} GB/s, {row.bandwidth_share:.1%} of memory's rate")
+        ("bytes at least", f"{number(row.gbs)} GB/s, {share(row.bandwidth_share)} of memory's rate")
     ]
     if one.macs:
-        rates.insert(0, ("arithmetic", f"{row.gflops:.3g} GFLOP/s, {row.flops_share:.1%} of peak"))
+        rates.insert(
+            0, ("arithmetic", f"{number(row.gflops)} GFLOP/s, {share(row.flops_share)} of peak")
+        )
     return tag(
         "div",
         tag("p", tag("strong", row.rung), f": {row.idea}"),
@@ -125,7 +138,7 @@ def _card(one: Measured, row: Row) -> Html:
             [
                 ("time", took),
                 *rates,
-                ("over the rung before", "-" if row.speedup is None else f"{row.speedup:.3g}x"),
+                ("over the rung before", "-" if row.speedup is None else f"{number(row.speedup)}x"),
                 ("largest error", "not run" if row.error is None else f"{row.error:.1e}"),
             ]
         ),

@@ -23,7 +23,7 @@ def section(report: Report) -> Html:
         *([("CPUs of this process", ", ".join(map(str, cpus)))] if cpus else []),
         ("Python", machine["python"]),
         ("versions", versions),
-        ("measured", machine["date"]),
+        ("measured", _date(machine["date"])),
         (
             "shapes",
             f"{settings['size']}{', quick' if settings['quick'] else ''}; "
@@ -63,7 +63,9 @@ def _arithmetic(peaks: Peaks) -> Html:
 def _bandwidth(peaks: Peaks) -> Html:
     alone = {x.name: x.bandwidth for x in peaks.alone.levels} if peaks.alone else {}
     rows = [
-        Bar(one.label, f"{one.bandwidth / 1e9:.3g} GB/s", _parts(one.bandwidth, alone.get(one.name)))
+        Bar(
+            one.label, f"{one.bandwidth / 1e9:.3g} GB/s", _parts(one.bandwidth, alone.get(one.name))
+        )
         for one in peaks.levels
     ]
     top = max(one.bandwidth for one in peaks.levels)
@@ -84,4 +86,11 @@ def _giga(value: float) -> str:
 def title(report: Report) -> Html:
     """Return the line under the page's heading."""
     machine = report.machine
-    return tag("p", f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}", class_="lead")
+    text = f"{machine['cpu']}, {machine['threads']} threads, {_date(machine['date'])}"
+    return tag("p", text, class_="lead")
+
+
+def _date(written: str) -> str:
+    """Return a date without what a reader does not need: 2026-05-01 12:30 UTC."""
+    day, _, time = written.partition("T")
+    return f"{day} {time[:5]} UTC" if written.endswith("+00:00") else written

@@ -95,13 +95,15 @@ def table(found: Table, note: str = "") -> Html:
 
 
 def select(label: str, options: Sequence[tuple[str, str]], picked: str = "") -> Html:
-    """Return a labelled list of (value, text); those with the same text before a dot are a group."""
+    """Return a labelled list of (value, text); what is before the first dot makes groups."""
     groups: dict[str, list[Html]] = {}
     for value, text in options:
         option = tag("option", text, value=value, selected=value == picked)
         groups.setdefault(value.partition(".")[0] if "." in value else "", []).append(option)
     grouped = len(groups) > 1 and "" not in groups
-    inner = [tag("optgroup", *own, label=name) if grouped else join(own) for name, own in groups.items()]
+    inner = [
+        tag("optgroup", *own, label=name) if grouped else join(own) for name, own in groups.items()
+    ]
     return tag("label", f"{label} ", tag("select", *inner))
 
 

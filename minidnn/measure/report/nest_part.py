@@ -17,16 +17,16 @@ def section() -> Html:
     return join(
         [
             prose(
-                f"A depthwise {TAPS}x{TAPS} convolution of a {SIZE}x{SIZE} map with a border of zeros, as "
-                "two rungs compute it. Both make the same products; only the loop over channels stands "
-                "elsewhere. Channels of a pixel are neighbours in memory (NHWC), and memory comes in "
-                f"cache lines of {LINE} numbers. The orders are those of the kernels: their loops ran on "
-                "arrays that note every access.",
+                f"A depthwise {TAPS}x{TAPS} convolution of a {SIZE}x{SIZE} map with a border of "
+                "zeros, as two rungs compute it. Both make the same products; only the loop "
+                "over channels stands elsewhere. Channels of a pixel are neighbours in memory "
+                f"(NHWC), and memory comes in cache lines of {LINE} numbers. The orders are "
+                "those of the kernels: their loops ran on arrays that note every access.",
                 *map(sentence, CHANNELS),
-                "So small a map stays in the first-level cache either way. What the second order wins "
-                "is that neighbours can share one vector instruction. Its price: it adds to y in memory "
-                "with every product, where the first keeps a sum in a register; the next rung, border, "
-                "has both.",
+                "So small a map stays in the first-level cache either way. What the second "
+                "order wins is that neighbours can share one vector instruction. Its price: it "
+                "adds to y in memory with every product, where the first keeps a sum in a "
+                "register; the next rung, border, has both.",
             ),
             _stepper(),
             table(_jumps()),
@@ -41,9 +41,7 @@ def sentence(channels: int) -> str:
     orders = {nest.name: access.order(nest, channels) for nest in NESTS}
     said = " and ".join(f"{access.jumps(one.x):,} times in {name}" for name, one in orders.items())
     total = len(next(iter(orders.values())).x)
-    return (
-        f"With {channels} channels, {total:,} products: reading x changes to another cache line {said}."
-    )
+    return f"With {channels} channels, {total:,} products: x changes to another cache line {said}."
 
 
 def _stepper() -> Html:
@@ -73,8 +71,8 @@ def _pane(nest: Nest) -> Html:
         join([line, tag("b", "", data_loop=loop), "\n"], "")
         for line, loop in zip(lines, nest.loops, strict=True)
     ]
-    body = "  " * len(nest.loops) + "y[oy, ox, c] +=\n" + "  " * len(nest.loops)
-    body += "  x[oy+ky-1, ox+kx-1, c] * w[ky, kx, c]"
+    inner = "  " * len(nest.loops)
+    body = f"{inner}y[oy, ox, c] +=\n{inner}  w[ky, kx, c] *\n{inner}  x[oy+ky-1, ox+kx-1, c]"
     return tag(
         "section",
         tag("h4", f"{nest.name}: {nest.idea}"),
@@ -98,9 +96,13 @@ def _jumps() -> Table:
         for nest in NESTS:
             one = access.order(nest, channels)
             changes = [f"{access.jumps(places):,}" for places in (one.x, one.w, one.y)]
-            rows.append([nest.name, str(channels), f"{len(one.x):,}", *changes, f"{sum(one.stored):,}"])
+            rows.append(
+                [nest.name, str(channels), f"{len(one.x):,}", *changes, f"{sum(one.stored):,}"]
+            )
     columns = ["order", "channels", "products", "x", "w", "y", "sums written to y"]
-    return Table("how often an access lies in another cache line than the one before", columns, rows)
+    return Table(
+        "how often an access lies in another cache line than the one before", columns, rows
+    )
 
 
 def _first(channels: int) -> Table:

@@ -23,6 +23,7 @@ from minidnn.measure.report.markup import (
 )
 from minidnn.measure.report.stored import Report
 from minidnn.measure.report.svg import Bar, Part, percent
+from minidnn.measure.report.words import ms, number, share
 from minidnn.measure.roofline import Placed
 
 WAYS = ("all", "forward", "backward")
@@ -56,12 +57,19 @@ def section(report: Report) -> Html:
     for way in WAYS:
         own = [p for p in points if way in ("all", way_of(p))]
         panels.append(panel("way", way, _way(own, report.peaks, way), shown=way == WAYS[0]))
+    warned = []
+    if any(point.share > 1 for point in points):
+        warned = [
+            "Shares above 100 % mean that the peaks were measured while other programs were busy: "
+            "`minidnn roofline --again` measures them anew."
+        ]
     return join(
         [
             prose(
-                "Two limits: how many multiply-adds the CPU can start, and how many bytes arrive from "
-                "where the arrays lie. Operations per byte say which of the two is nearer. Point at a "
-                "kernel, or pick it from the list."
+                "Two limits: how many multiply-adds the CPU can start, and how many bytes "
+                "arrive from where the arrays lie. Operations per byte say which of the two is "
+                "nearer. Point at a kernel, or pick it from the list.",
+                *warned,
             ),
             picker("way", radios("pass", "way", WAYS)),
             *panels,
@@ -80,8 +88,12 @@ def _way(points: Sequence[Placed], peaks: Peaks, way: str) -> Html:
     parts = []
     if counted:
         said = _said(counted, "with multiply-accumulates")
-        parts.append(figure(_plot(counted, peaks, said, name), said))
-        parts.append(_legend(counted))
+        lines = ", ".join(f"{x.name} {number(x.bandwidth / 1e9)}" for x in _levels(peaks))
+        parts += [
+            _legend(counted),
+            figure(_plot(counted, peaks, said, name), said),
+            tag("p", f"Slanted lines, from the left, in GB/s: {lines}.", class_="note"),
+        ]
     parts.append(picker(name, select("kernel", [(p.ladder, p.ladder) for p in ordered])))
     parts += [panel(name, p.ladder, _card(p), shown=p is ordered[0]) for p in ordered]
     if moved:
@@ -94,17 +106,18 @@ def _said(points: Sequence[Placed], kind: str) -> str:
     good = sum(p.share >= 0.5 for p in points)
     best, worst = (choose(points, key=lambda p: p.share) for choose in (max, min))
     return (
-        f"{len(points)} kernels {kind}: {good} reach half of their roof or more. The nearest to it is "
-        f"{best.ladder} with {best.share:.0%}, the farthest {worst.ladder} with {worst.share:.0%}."
+        f"{len(points)} kernels {kind}: {good} reach half of their roof or more. The nearest to "
+        f"it is {best.ladder} with {share(best.share)}, the farthest {worst.ladder} with "
+        f"{share(worst.share)}."
     )
 
 
 def _card(p: Placed) -> Html:
-    rates = [("bytes at least", f"{p.bytes_rate / 1e9:.3g} GB/s")]
+    rates = [("bytes at least", f"{number(p.bytes_rate / 1e9)} GB/s")]
     if p.flops:
         rates = [
-            ("operations per byte", f"{p.intensity:.3g}"),
-            ("arithmetic", f"{p.rate / 1e9:.4g} GFLOP/s"),
+            ("operations per byte", number(p.intensity)),
+            ("arithmetic", f"{number(p.rate / 1e9, 4)} GFLOP/s"),
             *rates,
         ]
     return tag(
@@ -112,8 +125,8 @@ def _card(p: Placed) -> Html:
         tag("p", tag("strong", p.ladder), f", rung {p.rung}, {p.label}"),
         facts(
             [
-                ("of its roof", f"{p.share:.0%}"),
-                ("time", f"{1e3 * p.seconds:,.4g} ms"),
+                ("of its roof", share(p.share)),
+                ("time", f"{ms(p.seconds, 4)} ms"),
                 *rates,
                 ("arrays in", p.place),
                 ("bound by", p.bound),
@@ -124,6 +137,12 @@ def _card(p: Placed) -> Html:
 
 
 # --- the picture --------------------------------------------------------------------------
+
+
+def _levels(peaks: Peaks) -> list[Level]:
+    """Return where arrays can lie, the fastest place first."""
+    levels = peaks.levels or (Level("memory", math.inf, 0, peaks.bandwidth, 0),)
+    return sorted(levels, key=lambda one: -one.bandwidth)
 
 
 def _ops(points: Sequence[Placed]) -> list[str]:
@@ -148,7 +167,8 @@ class _Plane:
 
     def __init__(self, points: Sequence[Placed], peaks: Peaks) -> None:
         intensities = [p.intensity for p in points]
-        self.left = 0.6 * min(*intensities, 1.0)
+        fastest = max(rate for rate in peaks.by_set.values())
+        self.left = 0.6 * min(*intensities, peaks.flops / fastest)
         self.right = 1.8 * max(*intensities, peaks.flops / peaks.bandwidth)
         self.low = 0.5 * min(*(p.rate for p in points), *peaks.by_isa.values())
         self.high = 1.8 * max(peaks.flops, *(p.rate for p in points))
@@ -158,6 +178,10 @@ class _Plane:
     def y(self, rate: float) -> float:
         return BOTTOM * (1 - self._up(rate))
 
+    def rate(self, y: float) -> float:
+        down: float = (self.low / self.high) ** (y / BOTTOM)
+        return self.high * down
+
 
 def _plot(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
     plane = _Plane(points, peaks)
@@ -165,10 +189,16 @@ def _plot(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
     marks = [
         tag(
             "svg",
-            tag("title", f"{p.ladder}: {p.share:.0%} of its roof"),
+            tag("title", f"{p.ladder}: {share(p.share)} of its roof"),
             tag("circle", r=13, class_="touch"),
             _mark(ops.index(p.ladder.partition(".")[0])),
-            tag("text", p.ladder, y=-10, text_anchor=_anchor(plane.x(p.intensity)), class_="name"),
+            tag(
+                "text",
+                p.ladder,
+                y=_name_y(plane, p, peaks),
+                text_anchor=_anchor(plane.x(p.intensity)),
+                class_="name",
+            ),
             x=percent(plane.x(p.intensity)),
             y=f"{plane.y(p.rate):.1f}",
             overflow="visible",
@@ -180,6 +210,11 @@ def _plot(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
     return svg.drawing(HEIGHT, said, _grid(plane), _roofs(plane, peaks), *marks)
 
 
+def _name_y(plane: _Plane, p: Placed, peaks: Peaks) -> int:
+    """Return where a point's name stands: below it where the roof's own names are above."""
+    return 20 if plane.y(p.rate) - plane.y(peaks.flops) < 2 * APART else -10
+
+
 def _anchor(share: float) -> str:
     return "start" if share < 0.25 else "end" if share > 0.75 else "middle"
 
@@ -188,12 +223,20 @@ def _grid(plane: _Plane) -> Html:
     parts = []
     for power in range(math.ceil(math.log10(plane.left)), math.floor(math.log10(plane.right)) + 1):
         x = plane.x(10.0**power)
-        parts += [svg.line(x, 0, x, BOTTOM, "grid"), svg.text(x, BOTTOM + 14, f"{10.0**power:g}", "middle", "tick")]
+        parts += [
+            svg.line(x, 0, x, BOTTOM, "grid"),
+            svg.text(x, BOTTOM + 14, f"{10.0**power:g}", "middle", "tick"),
+        ]
     for power in range(math.ceil(math.log10(plane.low)), math.floor(math.log10(plane.high)) + 1):
         y = plane.y(10.0**power)
-        parts += [svg.line(0, y, 1, y, "grid"), svg.text(0, y - 3, f"{10.0 ** (power - 9):g}", "start", "tick")]
+        parts += [
+            svg.line(0, y, 1, y, "grid"),
+            svg.text(0, y - 3, f"{10.0 ** (power - 9):g}", "start", "tick"),
+        ]
     names = [
-        svg.text(0.5, HEIGHT - 8, "operations per byte (each mark a factor of 10)", "middle", "tick"),
+        svg.text(
+            0.5, HEIGHT - 8, "operations per byte (each mark a factor of 10)", "middle", "tick"
+        ),
         svg.text(0, 11, "GFLOP/s", "start", "tick"),
     ]
     return join([*parts, *names])
@@ -201,22 +244,19 @@ def _grid(plane: _Plane) -> Html:
 
 def _roofs(plane: _Plane, peaks: Peaks) -> Html:
     parts = []
-    levels = peaks.levels or (Level("memory", math.inf, 0, peaks.bandwidth, 0),)
-    last = math.inf
-    for level in sorted(levels, key=lambda one: one.bandwidth):
+    top = plane.y(peaks.flops)
+    for place, level in enumerate(_levels(peaks)):
         begin = max(plane.left, plane.low / level.bandwidth)
         ridge = peaks.flops / level.bandwidth
         if begin >= ridge:
             continue
         y = plane.y(begin * level.bandwidth)
-        top = plane.y(peaks.flops)
         parts.append(svg.line(plane.x(begin), y, plane.x(ridge), top, "roof"))
-        # Along the line; each text at least its own height above the one below it.
-        at = min(y - 6, last - APART)
-        last = at
-        rate = f"{level.name} {level.bandwidth / 1e9:.3g} GB/s"
-        parts.append(svg.text(plane.x(begin) + 0.09, at, rate, "start", "roof-name"))
-    for isa, rate in peaks.by_isa.items():
+        # Left of its line; one below the other, since lines may be close.
+        at = top + 20 + APART * place
+        x = plane.x(plane.rate(at) / level.bandwidth)
+        parts.append(svg.text(x - 0.01, at + 4, level.name, "end", "roof-name"))
+    for rate in peaks.by_isa.values():
         y = plane.y(rate)
         parts.append(svg.line(0, y, 1, y, "roof" if rate == peaks.flops else "lower-roof"))
     return join([*parts, _isa_names(plane, peaks)])
@@ -232,7 +272,10 @@ def _isa_names(plane: _Plane, peaks: Peaks) -> Html:
         else:
             groups.append((plane.y(rate), [name]))
     return join(
-        [svg.text(1, y - 4, f"{', '.join(names)} GFLOP/s", "end", "roof-name") for y, names in groups]
+        [
+            svg.text(1, y - 4, f"{', '.join(names)} GFLOP/s", "end", "roof-name")
+            for y, names in groups
+        ]
     )
 
 
@@ -240,7 +283,7 @@ def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html
     rows = [
         Bar(
             p.ladder,
-            f"{p.bytes_rate / 1e9:.3g} GB/s, {p.share:.0%} of {p.place}",
+            f"{number(p.bytes_rate / 1e9)} GB/s, {share(p.share)} of {p.place}",
             [Part(0, p.bytes_rate, "one")],
             key=p.ladder,
         )
@@ -248,6 +291,6 @@ def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html
     ]
     top = max(peaks.bandwidth, *(p.bytes_rate for p in points))
     axis = svg.linear_axis(
-        top, "GB/s of least bytes; dashed: memory", lambda v: f"{v / 1e9:.3g}", at=peaks.bandwidth
+        top, "GB/s of least bytes; dashed: memory", lambda v: number(v / 1e9), at=peaks.bandwidth
     )
     return svg.bars(rows, axis, said, marked_by=name)

@@ -21,9 +21,11 @@ from minidnn.measure.report.markup import (
 )
 from minidnn.measure.report.stored import LEVELS, Report
 from minidnn.measure.report.svg import Bar, Part
+from minidnn.measure.report.words import ms, number, share
 from minidnn.measure.rivals import ACTIVATIONS, MODES, NETWORKS
 from minidnn.measure.separable import FASTEST, PASSES, TAPS, Layer, counts
 from minidnn.measure.separable_report import Profile
+from minidnn.measure.shapes import Map
 
 ALL = "all layers"
 LOOPS = {
@@ -42,8 +44,8 @@ def section(report: Report) -> Html:
         [
             prose(
                 "A separable convolution is a depthwise 3x3 and a pointwise one. Of a full 3x3 "
-                "convolution's multiply-accumulates (MACs) and parameters it needs 1/Cout + 1/9. Of "
-                "its time it needs more or less than that:"
+                "convolution's multiply-accumulates (MACs) and parameters it needs 1/Cout + "
+                "1/9. Of its time it needs more or less than that:"
             ),
             _overview(found),
             tag("h3", "One layer"),
@@ -92,21 +94,17 @@ def _overview(found: Profile) -> Html:
                     (one.ratio.low, one.ratio.high),
                 )
             )
-    axis = svg.linear_axis(max(ratios), "time of separable over full", _plain)
+    axis = svg.linear_axis(max(ratios), "time of separable over full", number)
     said = []
     for name in PASSES:
         total = separable.whole(found.layers, FASTEST, name)
         said.append(f"{name} {total.ratio:.3f} ({total.predicted:.3f} predicted)")
     sentence = (
-        f"All separable layers together, each as often as the network has it, take this share of the "
-        f"time of full ones with the fastest rungs: {', '.join(said)}."
+        "All separable layers together, each as often as the network has it, take this share of "
+        f"the time of full ones with the fastest rungs: {', '.join(said)}."
     )
     legend = [("one", "forward"), ("two", "backward"), ("predicted", "predicted: 1/Cout + 1/9")]
     return figure(svg.bars(rows, axis, sentence), sentence, legend)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.3g}"
 
 
 # --- one layer -------------------------------------------------------------------------------
@@ -141,15 +139,11 @@ def _layers(found: Profile) -> Html:
 
 def _times(full: float, parts: list[Part], separate: float, sentence: str) -> Html:
     rows = [
-        Bar("full 3x3", f"{_ms(full)} ms", [Part(0, full, "grey")]),
-        Bar("separable", f"{_ms(separate)} ms", parts),
+        Bar("full 3x3", f"{ms(full)} ms", [Part(0, full, "grey")]),
+        Bar("separable", f"{ms(separate)} ms", parts),
     ]
-    axis = svg.linear_axis(max(full, separate), "ms per image", lambda v: f"{1e3 * v:.3g}")
+    axis = svg.linear_axis(max(full, separate), "ms per image", ms)
     return svg.bars(rows, axis, sentence)
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}"
 
 
 def _layer(found: Profile, layer: Layer, level: str, way: str) -> Html:
@@ -157,7 +151,7 @@ def _layer(found: Profile, layer: Layer, level: str, way: str) -> Html:
     sentence = (
         f"At {layer.label} {way} with {LOOPS[level]}, the separable convolution takes "
         f"{within(one.ratio)} of the full one's time; {layer.predicted:.3f} is predicted by "
-        f"1/{layer.c_out} + 1/{TAPS}. Depthwise is {one.depthwise / one.separable:.0%} of it."
+        f"1/{layer.c_out} + 1/{TAPS}. Depthwise is {share(one.depthwise / one.separable)} of it."
     )
     parts = [Part(0, one.depthwise, "two"), Part(one.depthwise, one.separable, "one")]
     chart = _times(one.full, parts, one.separable, sentence)
@@ -178,11 +172,11 @@ def _shares(found: Profile, layer: Layer, level: str, way: str) -> Html:
         ("time", ratio.median, "one", (ratio.low, ratio.high)),
     ]
     rows = [
-        Bar(name, f"{share:.3f}", [Part(0, share, class_)], whisker)
-        for name, share, class_, whisker in shares
+        Bar(name, f"{part:.3f}", [Part(0, part, class_)], whisker)
+        for name, part, class_, whisker in shares
     ]
-    top = max(1.0, ratio.high, *(share for _, share, _, _ in shares))
-    axis = svg.linear_axis(top, "separable over full; dashed: the same", _plain, at=1.0)
+    top = max(1.0, ratio.high, *(part for _, part, _, _ in shares))
+    axis = svg.linear_axis(top, "separable over full; dashed: the same", number, at=1.0)
     sentence = (
         f"Counted per image at batch {found.batch}: {few.macs:,} MACs instead of {many.macs:,}, "
         f"{few.parameters:,} parameters instead of {many.parameters:,}, "
@@ -194,9 +188,9 @@ def _shares(found: Profile, layer: Layer, level: str, way: str) -> Html:
 def _whole(found: Profile, level: str, way: str) -> Html:
     total = separable.whole(found.layers, level, way)
     sentence = (
-        f"All these layers {way} with {LOOPS[level]}, each as often as the network has it: separable "
-        f"convolutions take {total.ratio:.3f} of the full ones' time, {total.predicted:.3f} of their "
-        "MACs."
+        f"All these layers {way} with {LOOPS[level]}, each as often as the network has it: "
+        f"separable convolutions take {total.ratio:.3f} of the full ones' time, "
+        f"{total.predicted:.3f} of their MACs."
     )
     chart = _times(total.full, [Part(0, total.separable, "one")], total.separable, sentence)
     return figure(chart, sentence, [("grey", "full"), ("one", "separable")])
@@ -220,7 +214,7 @@ def _activations(found: Profile) -> Html:
     return join([controls, *panels])
 
 
-def _activation_panels(found: Profile) -> Iterator[tuple[object, str, Html]]:
+def _activation_panels(found: Profile) -> Iterator[tuple[Map, str, Html]]:
     for at, both in found.activations.items():
         for way in PASSES:
             one = both[way]
@@ -229,8 +223,8 @@ def _activation_panels(found: Profile) -> Iterator[tuple[object, str, Html]]:
                 "slower" if ratio.low > 1 else "faster"
             )  # fmt: skip
             of = "" if one.of_separable is None or one.of_full is None else (
-                f" It takes {one.of_separable:.1%} of the time of the separable convolution before "
-                f"it, and {one.of_full:.1%} of a full one's."
+                f" It takes {share(one.of_separable)} of the time of the separable convolution "
+                f"before it, and {share(one.of_full)} of a full one's."
             )  # fmt: skip
             sentence = (
                 f"At {at.label} {way}, PReLU takes {within(ratio)} times as long as leaky ReLU: "
@@ -239,13 +233,13 @@ def _activation_panels(found: Profile) -> Iterator[tuple[object, str, Html]]:
             rows = [
                 Bar(
                     name,
-                    f"{1e6 * one.seconds[name]:.3g} µs, {one.gbs[name]:.3g} GB/s",
+                    f"{number(1e6 * one.seconds[name])} µs, {number(one.gbs[name])} GB/s",
                     [Part(0, one.seconds[name], "one" if name == "prelu" else "grey")],
                 )
                 for name in ACTIVATIONS
             ]
             axis = svg.linear_axis(
-                max(one.seconds.values()), "µs per image", lambda v: f"{1e6 * v:.3g}"
+                max(one.seconds.values()), "µs per image", lambda v: number(1e6 * v)
             )
             yield at, way, figure(svg.bars(rows, axis, sentence), sentence)
 
@@ -256,11 +250,13 @@ def _networks(found: Profile) -> Html:
         one = found.networks[mode]
         for name, class_ in zip(NETWORKS, ("one", "grey"), strict=True):
             rate = one.rates[name]
-            rows.append(Bar(f"{name}, {mode}", f"{rate:,.4g} images/s", [Part(0, rate, class_)]))
+            rows.append(
+                Bar(f"{name}, {mode}", f"{number(rate, 4)} images/s", [Part(0, rate, class_)])
+            )
         said.append(f"{mode} takes {within(one.ratio)} of its time")
     predicted = found.networks[MODES[0]].predicted
     top = max(rate for one in found.networks.values() for rate in one.rates.values())
-    axis = svg.linear_axis(top, "images per second", lambda v: f"{v:,.4g}")
+    axis = svg.linear_axis(top, "images per second", number)
     sentence = (
         f"QuickNet needs {predicted:.3f} of the MACs of the same network with full convolutions "
         f"(plain_cnn): {', '.join(said)}."

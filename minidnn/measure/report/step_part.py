@@ -21,26 +21,25 @@ from minidnn.measure.report.markup import (
 )
 from minidnn.measure.report.stored import Report, Span
 from minidnn.measure.report.svg import Bar, Part
+from minidnn.measure.report.words import ms, number, share
 
 BOTH = "both"
 WAYS = (BOTH, FORWARD, BACKWARD)
 COLOURS = {FORWARD: "one", BACKWARD: "two"}
 LANE, GAP = 30, 20  # pixels of a lane of the timeline, and of the text above it
-LETTERS = 30  # of a layer's name beside its numbers
+LETTERS = 34  # of a layer's name beside its numbers
 
 
 def section(report: Report) -> Html:
     """Return the layers' times as bars, and the calls of one step along its time."""
     found = report.step
-    panels = [
-        panel("step", way, _way(report, way), shown=way == WAYS[0]) for way in WAYS
-    ]
+    panels = [panel("step", way, _way(report, way), shown=way == WAYS[0]) for way in WAYS]
     heading = f"{report.model}, batch {report.batch}: medians of {found.steps} training steps"
     return join(
         [
             prose(
-                f"A training step of {report.model} on {report.batch} images: forward, loss, backward, "
-                "SGD. Layers that training joins run as one op and are one row here."
+                f"A training step of {report.model} on {report.batch} images: forward, loss, "
+                "backward, SGD. Layers that training joins run as one op and are one row here."
             ),
             picker("step", radios("pass", "step-pass", WAYS)),
             *panels,
@@ -87,7 +86,12 @@ def _seconds(layer: Layer, way: str) -> float:
 
 
 def _layers(
-    found: Result, layers: Sequence[Layer], slowest: Layer, way: str, numbers: dict[str, str], name: str
+    found: Result,
+    layers: Sequence[Layer],
+    slowest: Layer,
+    way: str,
+    numbers: dict[str, str],
+    name: str,
 ) -> Html:
     rows = []
     for layer in layers:
@@ -95,26 +99,26 @@ def _layers(
         for own, one in _passes(layer, way):
             parts.append(Part(end, end + one.seconds, COLOURS[own]))
             end += one.seconds
-        value = f"{1e3 * end:.3g} ms, {end / found.step_seconds:.1%}"
+        value = f"{ms(end)} ms, {share(end / found.step_seconds)}"
         rows.append(Bar(short(layer.label), value, parts, key=numbers[layer.label]))
     most = _seconds(slowest, way)
-    axis = svg.linear_axis(most, "ms of a step", lambda v: f"{1e3 * v:.3g}")
+    axis = svg.linear_axis(most, "ms of a step", ms)
     what = "" if way == BOTH else f" {way}"
     said = (
-        f"{len(layers)} rows{what} take {1e3 * sum(_seconds(x, way) for x in layers):.4g} ms of the "
-        f"step's {1e3 * found.step_seconds:.4g}. The largest is {slowest.label} with "
-        f"{1e3 * most:.3g} ms, {most / found.step_seconds:.1%} of the step."
+        f"{len(layers)} rows{what} take {ms(sum(_seconds(x, way) for x in layers), 4)} ms of the "
+        f"step's {ms(found.step_seconds, 4)}. The largest is {slowest.label} with "
+        f"{ms(most)} ms, {share(most / found.step_seconds)} of the step."
     )
     legend = [(COLOURS[own], own) for own in COLOURS if way in (BOTH, own)]
     return figure(svg.bars(rows, axis, said, marked_by=name), said, legend)
 
 
 def _card(layer: Layer, found: Result) -> Html:
-    pairs = [("share of the step", f"{layer.seconds / found.step_seconds:.1%}")]
+    pairs = [("share of the step", share(layer.seconds / found.step_seconds))]
     for name, one in _passes(layer, BOTH):
         if one.seconds:
-            rate = f", {one.gflops:.3g} GFLOP/s" if one.macs else ""
-            pairs.append((name, f"{1e3 * one.seconds:.3g} ms{rate}, {one.gbps:.3g} GB/s"))
+            rate = f", {number(one.gflops)} GFLOP/s" if one.macs else ""
+            pairs.append((name, f"{ms(one.seconds)} ms{rate}, {number(one.gbps)} GB/s"))
     return tag(
         "div", tag("p", tag("strong", layer.label), f" ({layer.kind})"), facts(pairs), class_="card"
     )
@@ -126,7 +130,7 @@ def _card(layer: Layer, found: Result) -> Html:
 def _timeline(report: Report, way: str, numbers: dict[str, str], name: str) -> Html:
     spans = report.timeline
     whole = next(one for one in spans if one.category == "step").seconds
-    axis = svg.linear_axis(whole, "ms since the step began", lambda v: f"{1e3 * v:.3g}")
+    axis = svg.linear_axis(whole, "ms since the step began", ms)
     sections = [one for one in spans if one.category == "section"]
     calls = [
         one for one in spans
@@ -150,9 +154,9 @@ def _timeline(report: Report, way: str, numbers: dict[str, str], name: str) -> H
             for one in calls
         ),
     ]
-    parts = ", ".join(f"{one.name} {1e3 * one.seconds:.3g} ms" for one in sections)
+    parts = ", ".join(f"{one.name} {ms(one.seconds)} ms" for one in sections)
     said = (
-        f"One step of {1e3 * whole:.4g} ms, the middle one of {report.step.steps}: {parts}. Below, "
+        f"One step of {ms(whole, 4)} ms, the middle one of {report.step.steps}: {parts}. Below, "
         f"{len(calls)} calls of layers, one after the other."
     )
     legend = [(COLOURS[own], own) for own in COLOURS if way in (BOTH, own)]
@@ -162,13 +166,12 @@ def _timeline(report: Report, way: str, numbers: dict[str, str], name: str) -> H
 
 def _span(one: Span, axis: svg.Axis, top: float, class_: str) -> Html:
     low, high = axis.scale(one.start), axis.scale(one.start + one.seconds)
-    title = f"{one.name}: {1e3 * one.seconds:.3g} ms"
+    title = f"{one.name}: {ms(one.seconds)} ms"
     return svg.rect(low, top, high - low, LANE - 6, f"{class_} span", title, least=0.001)
 
 
 def _named(one: Span, axis: svg.Axis) -> Html:
     """Return the name of a part that is wide enough to hold it."""
-    share = axis.scale(one.seconds)
-    if share < 0.2:
+    if axis.scale(one.seconds) < 0.2:
         return Html("")
     return svg.text(axis.scale(one.start) + 0.01, GAP + 16, one.name, "start", "on-grey")

@@ -70,7 +70,9 @@ def report(found: Mapping[str, Any], name: str = "report") -> Report:
         return _report(found)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         text = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{name}: expected what `minidnn report --save` writes, got {text}") from None
+        raise InputError(
+            f"{name}: expected what `minidnn report --save` writes, got {text}"
+        ) from None
 
 
 def _report(found: Mapping[str, Any]) -> Report:

@@ -33,10 +33,10 @@ def decades(values: Sequence[float]) -> tuple[float, float]:
     return 10.0**low, 10.0 ** max(high, low + 1)
 
 
-def round_top(value: float) -> float:
-    """Return a round number a little above."""
+def round_step(value: float) -> float:
+    """Return a round number not below: 1, 2 or 5 times a power of ten."""
     unit: float = 10.0 ** math.floor(math.log10(value))
-    return next(unit * step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if unit * step >= value)
+    return next(unit * step for step in (1, 2, 5, 10) if unit * step >= value)
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -144,9 +144,7 @@ def bars(rows: Sequence[Bar], axis: Axis, label: str, marked_by: str = "") -> Ht
     extra = [] if axis.line is None else [
         line(axis.scale(axis.line), 0, axis.scale(axis.line), bottom, "limit")
     ]  # fmt: skip
-    return drawing(
-        bottom + AXIS, label, join(grid), join(drawn), join(extra), marks(axis, bottom)
-    )
+    return drawing(bottom + AXIS, label, join(grid), join(drawn), join(extra), marks(axis, bottom))
 
 
 def _row(row: Bar, number: int, axis: Axis, marked_by: str) -> Html:
@@ -177,10 +175,13 @@ def marks(axis: Axis, bottom: float) -> Html:
     return join([*written, text(0.5, bottom + 26, axis.name, "middle", "tick")])
 
 
-def linear_axis(top: float, name: str, form: Callable[[float], str], at: float | None = None) -> Axis:
-    """Return an axis from 0 to a round number above."""
-    end = round_top(top)
-    return Axis(linear(end), [(end * i / 4, form(end * i / 4)) for i in range(5)], name, at)
+def linear_axis(
+    top: float, name: str, form: Callable[[float], str], at: float | None = None
+) -> Axis:
+    """Return an axis from 0 to the largest value, with round marks."""
+    step = round_step(top / 4)
+    marks = [(step * i, form(step * i)) for i in range(int(top / step) + 1)]
+    return Axis(linear(top), marks, name, at)
 
 
 def log_axis(values: Sequence[float], name: str, form: Callable[[float], str]) -> Axis:
