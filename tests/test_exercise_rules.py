@@ -12,7 +12,7 @@ import pytest
 
 from minidnn.measure.exercises import grader, judge, rules, runner
 from minidnn.measure.exercises.catalogue import find
-from minidnn.measure.exercises.child import first_number
+from minidnn.measure.exercises.child import KEPT, first_number
 from tests.exercise_answers import ANSWERS
 from tests.exercise_runs import LIMITS, graded, saved
 
@@ -257,8 +257,8 @@ def test_endless_records_are_read_in_no_time() -> None:
     assert len(answers) == runner.MOST_RECORDS
 
 
-def _timing(**changes: object) -> runner.Answer:
-    """Return the record of a right timed call, with some keys changed; None leaves a key out."""
+def _timing(seconds: object = None, **changes: object) -> list[runner.Answer]:
+    """Return the records of a right timed call, with some keys changed; None leaves a key out."""
     exercise = find("prelu_backward")
     work = exercise.work()
     args = work.drawn()
@@ -266,12 +266,14 @@ def _timing(**changes: object) -> runner.Answer:
     arrays = [a.astype(np.float32) for a in judge.wanted(exercise, args, work.settings)]
     described = [{"dtype": str(a.dtype), "shape": list(a.shape)} for a in arrays]
     record: dict[str, Any] = {
-        "seconds": {"ours": [1.0] * 9, "theirs": [2.0] * 9},
-        "calls": 1,
+        "call": 1,
         "returned": {"many": True, "arrays": described},
         **changes,
     }
-    return runner.Answer({k: v for k, v in record.items() if v is not None}, arrays)
+    if seconds is None:
+        seconds = {"ours": [1.0] * 9, "theirs": [2.0] * 9}
+    called = runner.Answer({k: v for k, v in record.items() if v is not None}, arrays)
+    return [called, runner.Answer({"seconds": seconds})]
 
 
 def _verdict(
@@ -286,7 +288,7 @@ def _verdict(
 
 
 def test_a_timing_as_it_should_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict, _, part = _verdict([_timing()], monkeypatch)
+    verdict, _, part = _verdict(_timing(), monkeypatch)
     assert (verdict, part.found["ratio"]) == ("passed", 2.0)
 
 
@@ -296,10 +298,10 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     "changes",
     [
-        {"calls": None},
-        {"calls": "many"},
-        {"calls": NAN},
-        {"calls": 10**400},
+        {"call": None},
+        {"call": "many"},
+        {"call": NAN},
+        {"call": 10**400},
         {"returned": None},
         {"returned": 5},
         {"returned": {"many": True}},
@@ -318,24 +320,24 @@ NAN = float("nan")
     ],
 )
 def test_a_forged_timing_is_not_believed(
-    changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _verdict([_timing(**changes)], monkeypatch)
+    found = _verdict(_timing(**changes), monkeypatch)
     assert found[:2] == ("wrong", "the timed call: no readable answer")
 
 
 def test_a_timing_that_came_twice_or_not_at_all_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for answers in ([_timing(), _timing()], [_timing(seconds=None)], []):
+    for answers in (_timing() * 2, _timing()[:1], _timing()[1:], []):
         found = _verdict(answers, monkeypatch)
         assert found[:2] == ("wrong", "the timed call: no readable answer")
 
 
 def test_a_timing_without_its_arrays_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = _timing()
-    answer.arrays.pop()
-    assert _verdict([answer], monkeypatch)[:2] == ("wrong", "the timed call: no readable answer")
+    answers = _timing()
+    answers[0].arrays.pop()
+    assert _verdict(answers, monkeypatch)[:2] == ("wrong", "the timed call: no readable answer")
 
 
 REMEMBERING = """
@@ -359,3 +361,19 @@ def test_remembering_the_timed_answer_is_found(
     code, found, _ = graded(path, capsys, "--against", "numpy")
     assert (code, found["verdict"]) == (1, "wrong")
     assert found["message"].startswith("the timed call, 14x14x256, batch 4: dx[0, 0, 0, 0]")
+
+
+def test_timed_calls_are_sampled_all_alike(tmp_path: Path) -> None:
+    ran = runner.speed(find("prelu_backward"), saved(tmp_path, PRELU), "numpy", LIMITS)
+    numbers = [a.record["call"] for a in ran.answers if "call" in a.record]
+    assert len(numbers) == KEPT + 1
+    assert max(numbers) == numbers[-1]
+    assert sum(n > KEPT for n in numbers[:-1]) > 0  # else one in millions
+    assert grader._wrong_result(find("prelu_backward"), ran.answers[-6:-2]) is None
+
+
+def test_one_stale_result_among_timed_calls_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    stale, last = _timing(call=2)[0], _timing()
+    verdict, message, _ = _verdict([last[0], stale, *last], monkeypatch)
+    assert verdict == "wrong"
+    assert "dx[0, 0, 0, 0]: expected" in message

@@ -16,7 +16,7 @@ from minidnn.kernels.ladder import unknown
 from minidnn.measure.compare import FASTER, LEAST_ROUNDS, SLOWER, paired, word
 from minidnn.measure.exercises import judge, rules, runner
 from minidnn.measure.exercises.catalogue import EXERCISES, Case, Exercise
-from minidnn.measure.exercises.child import MOST_ROUNDS, first_number
+from minidnn.measure.exercises.child import KEPT, MOST_ROUNDS, first_number
 from minidnn.measure.exercises.runner import Answer, Limits, Ran, line
 
 MOST_SOURCE = 1_000_000  # bytes of a file that a person wrote
@@ -246,7 +246,7 @@ def check_speed(
     try:
         (answer,) = (a for a in ran.answers if "seconds" in a.record)
         ours, theirs = _seconds(answer)
-        text = _wrong_result(exercise, answer)
+        text = _wrong_result(exercise, [a for a in ran.answers if "call" in a.record])
     except FORGED:
         raise StoppedError(WRONG, f"the timed call: {UNREADABLE}") from None
     if text is not None:
@@ -265,14 +265,20 @@ def _seconds(answer: Answer) -> list[list[float]]:
     return sides
 
 
-def _wrong_result(exercise: Exercise, answer: Answer) -> str | None:
-    """Return what is wrong with what the last timed call returned, None if nothing is."""
+def _wrong_result(exercise: Exercise, answers: Sequence[Answer]) -> str | None:
+    """Return what is wrong with what timed calls returned, None if nothing is."""
+    if not answers:
+        raise ValueError("no results")
     work = exercise.work()
     args = work.drawn()
-    args[0].reshape(-1)[0] = first_number(int(answer.record["calls"]))
-    want = judge.wanted(exercise, args, work.settings)
     case = Case("the timed call", tuple(args), work.settings)
-    return judge.different(exercise, answer, want, case)
+    for answer in answers[: KEPT + 1]:
+        args[0].reshape(-1)[0] = first_number(int(answer.record["call"]))
+        want = judge.wanted(exercise, args, work.settings)
+        text = judge.different(exercise, answer, want, case)
+        if text is not None:
+            return text
+    return None
 
 
 def judge_speed(
