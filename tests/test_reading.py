@@ -92,3 +92,17 @@ def test_commands_in_the_text_parse() -> None:
     assert len(commands) >= 3
     for command in commands:
         parser.parse_args(shlex.split(command)[1:])
+
+
+def test_links_inside_the_documents_lead_to_headings() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        for name, anchor in re.findall(r"\]\(([\w/.-]*)#([^)]+)\)", text):
+            other = document.parent / name if name else document
+            titles = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {_anchor(title) for title in titles}, f"{document.name}: #{anchor}"
+
+
+def _anchor(title: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
