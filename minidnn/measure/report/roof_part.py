@@ -60,8 +60,8 @@ def section(report: Report) -> Html:
     warned = []
     if any(point.share > 1 for point in points):
         warned = [
-            "Shares above 100 % mean that the peaks were measured while other programs were busy: "
-            "`minidnn roofline --again` measures them anew."
+            "Shares above 100 % mean that the peaks were measured while other programs were busy; "
+            "minidnn roofline --again measures them anew."
         ]
     return join(
         [
@@ -187,27 +187,35 @@ def _plot(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html:
     plane = _Plane(points, peaks)
     ops = _ops(points)
     marks = [
-        tag(
-            "svg",
+        _at(
+            plane,
+            p,
+            name,
             tag("title", f"{p.ladder}: {share(p.share)} of its roof"),
             tag("circle", r=13, class_="touch"),
             _mark(ops.index(p.ladder.partition(".")[0])),
-            tag(
-                "text",
-                p.ladder,
-                y=_name_y(plane, p, peaks),
-                text_anchor=_anchor(plane.x(p.intensity)),
-                class_="name",
-            ),
-            x=percent(plane.x(p.intensity)),
-            y=f"{plane.y(p.rate):.1f}",
-            overflow="visible",
-            data_marked_by=name,
-            data_key=p.ladder,
         )
         for p in points
     ]
-    return svg.drawing(HEIGHT, said, _grid(plane), _roofs(plane, peaks), *marks)
+    names = []  # after all marks, so that none lies over them
+    for p in points:
+        anchor = _anchor(plane.x(p.intensity))
+        text = tag("text", p.ladder, y=_name_y(plane, p, peaks), text_anchor=anchor, class_="name")
+        names.append(_at(plane, p, name, text))
+    return svg.drawing(HEIGHT, said, _grid(plane), _roofs(plane, peaks), *marks, *names)
+
+
+def _at(plane: _Plane, p: Placed, name: str, *content: Html) -> Html:
+    """Return what is drawn around a point, and marked when its kernel is picked."""
+    return tag(
+        "svg",
+        *content,
+        x=percent(plane.x(p.intensity)),
+        y=f"{plane.y(p.rate):.1f}",
+        overflow="visible",
+        data_marked_by=name,
+        data_key=p.ladder,
+    )
 
 
 def _name_y(plane: _Plane, p: Placed, peaks: Peaks) -> int:
@@ -252,10 +260,10 @@ def _roofs(plane: _Plane, peaks: Peaks) -> Html:
             continue
         y = plane.y(begin * level.bandwidth)
         parts.append(svg.line(plane.x(begin), y, plane.x(ridge), top, "roof"))
-        # Left of its line; one below the other, since lines may be close.
+        # Right of its line; one below the other, since lines may be close.
         at = top + 20 + APART * place
         x = plane.x(plane.rate(at) / level.bandwidth)
-        parts.append(svg.text(x - 0.01, at + 4, level.name, "end", "roof-name"))
+        parts.append(svg.text(x + 0.01, at + 4, level.name, "start", "roof-name"))
     for rate in peaks.by_isa.values():
         y = plane.y(rate)
         parts.append(svg.line(0, y, 1, y, "roof" if rate == peaks.flops else "lower-roof"))
@@ -283,7 +291,7 @@ def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html
     rows = [
         Bar(
             p.ladder,
-            f"{number(p.bytes_rate / 1e9)} GB/s, {share(p.share)} of {p.place}",
+            f"{number(p.bytes_rate / 1e9)} GB/s, {share(p.share)}",
             [Part(0, p.bytes_rate, "one")],
             key=p.ladder,
         )
@@ -291,6 +299,9 @@ def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html
     ]
     top = max(peaks.bandwidth, *(p.bytes_rate for p in points))
     axis = svg.linear_axis(
-        top, "GB/s of least bytes; dashed: memory", lambda v: number(v / 1e9), at=peaks.bandwidth
+        top,
+        "GB/s of least bytes, and share of the roof; dashed: memory",
+        lambda v: number(v / 1e9),
+        at=peaks.bandwidth,
     )
     return svg.bars(rows, axis, said, marked_by=name)
