@@ -231,8 +231,8 @@ def test_texts_of_charts_do_not_overlap_on_a_phone(show: Open) -> None:
     page = show(viewport=PHONE)
     overlaps = page.locator("svg[role=img]:visible").evaluate_all(
         """charts => charts.flatMap(chart => {
-            const boxes = [...chart.querySelectorAll("text:not(.name)")].map(text => [text.textContent,
-                text.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+            const texts = [...chart.querySelectorAll("text:not(.name)")];
+            const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
             return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([, q]) =>
                 p.left < q.right - 1 && q.left < p.right - 1 &&
                 p.top < q.bottom - 3 && q.top < p.bottom - 3).map(([b]) => `${a} | ${b}`));

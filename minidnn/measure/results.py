@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,14 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    """Write a file, whole or not at all, for others to read as the system's defaults have it."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with part.open("x", encoding="utf-8") as file:
             file.write(text)
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink()
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -75,12 +75,16 @@ def _pane(nest: Nest) -> Html:
     body = f"{inner}y[oy, ox, c] +=\n{inner}  w[ky, kx, c] *\n{inner}  x[oy+ky-1, ox+kx-1, c]"
     return tag(
         "section",
-        tag("h4", f"{nest.name}: {nest.idea}"),
+        tag("h3", f"{nest.name}: {nest.idea}"),
         tag("pre", *code, body, tabindex=0),
-        tag("p", "", class_="now", role="status"),
-        tag("div", "", class_="maps"),
-        tag("p", "x in memory, a cache line per row:", class_="note"),
-        tag("div", "", class_="memory"),
+        tag("p", "", class_="now"),
+        tag("div", "", class_="maps", aria_hidden="true"),
+        tag(
+            "p",
+            "x in memory, a cache line per row; lines are light and dark in turns:",
+            class_="note",
+        ),
+        tag("div", "", class_="memory", aria_hidden="true"),
         tag("p", "", class_="counts"),
         data_nest=nest.name,
         aria_label=f"loop nest {nest.name}",

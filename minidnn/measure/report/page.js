@@ -99,8 +99,9 @@ class Pane {
       y: drawMap(this.maps, "y", loops.size, channels),
     };
     this.memoryCells = this.cells.x.map(() => this.memory.appendChild(element("div", "cell")));
-    this.memory.setAttribute("aria-hidden", "true");
-    this.maps.setAttribute("aria-hidden", "true");
+    for (const cells of [this.cells.x, this.memoryCells]) {
+      cells.forEach((cell, place) => cell.classList.toggle("odd", lineOf(place) % 2 === 1));
+    }
   }
 
   mark(cells, places, step) {
