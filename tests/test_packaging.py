@@ -274,7 +274,10 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "summary": [("summary", "quicknet"), ("summary", "mlp", "--json")],
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],
-        "profile-separable": [("profile-separable", "--size", "classroom", "--quick")],
+        "profile-separable": [
+            ("profile-separable", "--size", "classroom", "--quick", "-o", "separable.json"),
+            ("profile-separable", "--from", "separable.json"),
+        ],
         "roofline": [("roofline", "--op", "relu", "--rung", "numpy", "--size", "classroom")],
         "inspect": [("inspect", "relu.forward:naive", "--size", "classroom")],
         "report": [("report", "--size", "classroom", "--quick")],

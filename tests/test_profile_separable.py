@@ -332,6 +332,20 @@ def test_a_file_that_was_tampered_with_is_one_line(
 
 
 @pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 10_000, b"[]", b"3", b"null"]
+)
+def test_what_is_no_result_is_one_line(
+    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file.json"
+    file.write_bytes(data)
+    assert main(["profile-separable", "--from", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert f"{file}: expected " in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--quick"], "leave out --quick"),

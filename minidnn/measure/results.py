@@ -57,7 +57,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or too long or too deep
         raise InputError(f"{path}: expected JSON of `minidnn {kind} --json`, got {error}") from None
     found = result.get("minidnn") if isinstance(result, dict) else None
     if not isinstance(result, dict) or found != kind:
