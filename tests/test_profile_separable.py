@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from minidnn.measure.shapes import CLASSROOM, QUICKNET, Map
 PEAKS = Peaks(flops=1e11, bandwidth=1e10, by_isa={}, by_set={}, threads=2)
 LAYER = Layer(28, 64, 128, times=1)
 (TINY,) = layers(CLASSROOM)
+CLASSROOM_RUN = ("--size", "classroom", "--batch", "4")
 SECONDS = {
     "depthwise.forward": 1.0,
     "pointwise.forward": 3.0,
@@ -38,17 +41,26 @@ SECONDS = {
 }
 
 
-@pytest.fixture
-def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every kernel run once, and take the seconds above."""
+@contextmanager
+def _known_times() -> Iterator[None]:
+    """Let every kernel run once inside, and take the seconds above."""
 
     def take_turns(actions: dict[str, Any], **_: Any) -> dict[str, list[float]]:
         for action in actions.values():
             action()
         return {name: [SECONDS[name]] * 3 for name in actions}
 
-    monkeypatch.setattr(timing, "take_turns", take_turns)
-    monkeypatch.setattr(peaks, "known_peaks", lambda: PEAKS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "take_turns", take_turns)
+        patch.setattr(peaks, "known_peaks", lambda: PEAKS)
+        yield
+
+
+@pytest.fixture
+def known_times() -> Iterator[None]:
+    """Let every kernel take the seconds above."""
+    with _known_times():
+        yield
 
 
 # --- counts ------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ def test_json_holds_counts_times_and_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "separable.json"
-    command = ["profile-separable", "--size", "classroom", "--batch", "4", "--json"]
+    command = ["profile-separable", *CLASSROOM_RUN, "--json"]
     assert main([*command, "-o", str(file)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads(file.read_text(encoding="utf-8"))
@@ -210,20 +222,31 @@ def test_tables_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 # --- from a file ---------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return what the command writes."""
+    file = tmp_path_factory.mktemp("results") / "separable.json"
+    with _known_times():
+        assert main(["profile-separable", *CLASSROOM_RUN, "-o", str(file)]) == 0
+    return file.read_bytes()
+
+
 @pytest.fixture
-def saved(known_times: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """Return a file that the command wrote, of a classroom layer that stands there twice."""
-    del known_times
+def saved(written: bytes, tmp_path: Path) -> Path:
+    """Return a file that the command wrote."""
     file = tmp_path / "saved.json"
-    options = ["--size", "classroom", "--batch", "4", "-o", str(file)]
-    assert main(["profile-separable", *options]) == 0
-    capsys.readouterr()
+    file.write_bytes(written)
     return file
 
 
-@pytest.mark.usefixtures("known_times")
-def test_a_profile_survives_its_file(saved: Path) -> None:
-    measured = separable_report.profile(PEAKS, size="classroom", batch=4)
+@pytest.fixture(scope="module")
+def measured() -> Profile:
+    """Return the profile in that file."""
+    with _known_times():
+        return separable_report.profile(PEAKS, size="classroom", batch=4)
+
+
+def test_a_profile_survives_its_file(saved: Path, measured: Profile) -> None:
     through = json.loads(json.dumps(measured.as_dict()))
     assert Profile.from_dict(through) == measured
     found, result = separable_report.read(saved)
@@ -366,10 +389,8 @@ def test_from_takes_no_options_of_a_measurement(
 # --- the picture and its caption -------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("known_times")
-def test_the_picture_shows_the_times_and_both_ratios() -> None:
-    found = separable_report.profile(PEAKS, size="classroom", batch=4)
-    layer, total, network = separable_plot.groups(found, "backward")
+def test_the_picture_shows_the_times_and_both_ratios(measured: Profile) -> None:
+    layer, total, network = separable_plot.groups(measured, "backward")
     assert (layer.label, layer.predicted) == ("6x6, 5->7", TINY.predicted)
     assert [line.level for line in layer.lines] == ["naive", "numpy", FASTEST]
     naive, numpy, _ = layer.lines
@@ -378,14 +399,12 @@ def test_the_picture_shows_the_times_and_both_ratios() -> None:
     assert (total.label, total.lines[0].full) == ("all 1 layers", 24.0)
     (line,) = network.lines
     assert (line.separable, line.full, line.ratio) == (0.125, 0.5, 0.25)
-    assert line.predicted == found.networks["training"].predicted
+    assert line.predicted == measured.networks["training"].predicted
 
 
-@pytest.mark.usefixtures("known_times")
-def test_the_caption_tells_the_sums_and_the_machine() -> None:
-    found = separable_report.profile(PEAKS, size="classroom", batch=4)
+def test_the_caption_tells_the_sums_and_the_machine(measured: Profile) -> None:
     machine = {"cpu": "a CPU", "threads": 2, "date": "2026-01-31T10:00:00"}
-    text = separable_report.caption(found, machine)
+    text = separable_report.caption(measured, machine)
     assert f"do {1 / 7 + 1 / 9:.3f} of the multiply-accumulates" in text
     assert "0.250 of their time forward and 0.500 backward in the fastest rungs" in text
     assert "0.250 and 0.500 in naive loops" in text
