@@ -396,7 +396,7 @@ def test_the_picture_shows_the_times_and_both_ratios(measured: Profile) -> None:
     naive, numpy, _ = layer.lines
     assert naive[1:] == (12.0, 24.0, 0.5, TINY.predicted)
     assert (numpy.separable, numpy.full) == (3.0, 6.0)
-    assert (total.label, total.lines[0].full) == ("all 1 layers", 24.0)
+    assert (total.label, total.lines[0].full) == ("all layers (1)", 24.0)
     (line,) = network.lines
     assert (line.separable, line.full, line.ratio) == (0.125, 0.5, 0.25)
     assert line.predicted == measured.networks["training"].predicted
@@ -405,6 +405,7 @@ def test_the_picture_shows_the_times_and_both_ratios(measured: Profile) -> None:
 def test_the_caption_tells_the_sums_and_the_machine(measured: Profile) -> None:
     machine = {"cpu": "a CPU", "threads": 2, "date": "2026-01-31T10:00:00"}
     text = separable_report.caption(measured, machine)
+    assert text.startswith("All separable layers together (1) do ")
     assert f"do {1 / 7 + 1 / 9:.3f} of the multiply-accumulates" in text
     assert "0.250 of their time forward and 0.500 backward in the fastest rungs" in text
     assert "0.250 and 0.500 in naive loops" in text

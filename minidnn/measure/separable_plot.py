@@ -60,7 +60,7 @@ def groups(found: Profile, name: str) -> Iterator[Group]:
         for level, one in sums.items()
     )
     number = sum(layer.times for layer in found.layers)
-    yield Group(f"all {number} layers", lines[0].predicted, lines)
+    yield Group(f"all layers ({number})", lines[0].predicted, lines)
     one = found.networks["inference" if name == "forward" else "training"]
     few, many = (1 / one.rates[network] for network in ("quicknet", "plain_cnn"))
     line = Line(FASTEST, few, many, one.ratio.median, one.predicted)

@@ -295,7 +295,7 @@ def caption(found: Profile, machine: Mapping[str, Any]) -> str:
     often = {mode: 1 / found.networks[mode].ratio.median for mode in MODES}
     number = sum(layer.times for layer in found.layers)
     return (
-        f"All {number} separable layers together do {ahead.predicted:.3f} of the "
+        f"All separable layers together ({number}) do {ahead.predicted:.3f} of the "
         f"multiply-accumulates of full convolutions, and take {ahead.ratio:.3f} of their time "
         f"forward and {back.ratio:.3f} backward in the fastest rungs, {plain[0]:.3f} and "
         f"{plain[1]:.3f} in naive loops. The whole network trains {often['training']:.1f} times "
