@@ -153,6 +153,9 @@ def test_the_sentence_names_rates_and_shares() -> None:
     assert f"full at {2 * 9 * macs / 16e-4 / 1e9:.3g} " in text
     close = found._replace(ratio=ratio._replace(median=LAYER.predicted * 1.05))
     assert "(as predicted)" in separable.why(LAYER, "forward", close, 1, PEAKS)
+    assert "not done" not in text
+    beyond = found._replace(full=2 * 9 * macs / (1.1 * PEAKS.flops))
+    assert "(110%, for products with the zeros" in separable.why(LAYER, "forward", beyond, 1, PEAKS)
 
 
 @pytest.mark.usefixtures("known_times")

@@ -236,7 +236,8 @@ COLUMNS = (
 NOTE = (
     "FLOP/byte: two operations per MAC over the least bytes, inputs read once and outputs written "
     "once. The roof is the peak (bound: compute), or the\nbandwidth of the smallest place that "
-    "holds the arrays, times FLOP/byte (bound: memory). Kernels without MACs are placed by GB/s."
+    "holds the arrays, times FLOP/byte (bound: memory). Kernels without MACs are placed by GB/s.\n"
+    "More than 100 % of memory: a part of the arrays stayed in a cache."
 )
 
 

@@ -233,6 +233,7 @@ def why(layer: Layer, name: str, found: Pass, batch: int, peaks: Peaks) -> str:
     share = TAPS / (TAPS + layer.c_out)
     pointwise = 2 * products / max(found.separable - found.depthwise, 1e-12)
     full = 2 * TAPS * products / found.full
+    over = full > peaks.flops
     bound = (
         f"{moved / 1e9:.3g} GB/s, {moved / peaks.bandwidth:.0%} of memory's rate"
         if moved < peaks.bandwidth
@@ -243,7 +244,8 @@ def why(layer: Layer, name: str, found: Pass, batch: int, peaks: Peaks) -> str:
         f"({told}): depthwise is {share:.0%} of separable's MACs and "
         f"{found.depthwise / found.separable:.0%} of its time ({bound}); pointwise multiplies at "
         f"{pointwise / 1e9:.3g} GFLOP/s ({pointwise / peaks.flops:.0%} of peak), full at "
-        f"{full / 1e9:.3g} ({full / peaks.flops:.0%})."
+        f"{full / 1e9:.3g} ({full / peaks.flops:.0%}"
+        f"{', for products with the zeros around the map are counted, not done' * over})."
     )
 
 

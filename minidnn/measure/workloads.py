@@ -230,7 +230,7 @@ def _blocks(shapes: Shapes, batch: int) -> Named:
         macs, settings = _volume(*x) * (9 + m.channels), {**_EPS, "pads": (1, 1, 1, 1)}
         block = _block(x)
         yield "separable.forward", Workload(m.label, _left_out(block), settings, macs, rows)
-        yield "separable.backward", Workload(m.label, block, settings, 3 * macs, rows)
+        yield "separable.backward", Workload(m.label, block, settings, 2 * macs, rows)
 
 
 def _block(x: tuple[int, ...]) -> Draw:
