@@ -9,6 +9,8 @@ import shlex
 import pytest
 
 from minidnn import cli
+from minidnn.measure import separable_report
+from minidnn.measure.shapes import QUICKNET
 from tests.processes import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,3 +108,36 @@ def test_links_inside_the_documents_lead_to_headings() -> None:
 def _anchor(title: str) -> str:
     """Return what GitHub makes of a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+# --- the main picture ------------------------------------------------------------------------
+
+SAVED = ROOT / "docs" / "separable.json"
+
+
+def test_the_committed_run_is_a_whole_one_and_says_where_it_was_taken() -> None:
+    found, result = separable_report.read(SAVED)
+    assert not found.quick
+    assert [layer[:4] for layer in found.layers] == [tuple(p) for p in QUICKNET.pointwise]
+    assert result["machine"]["cpu"]
+    assert re.match(r"20\d\d-\d\d-\d\dT", result["machine"]["date"])
+
+
+def test_the_command_shows_the_committed_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile-separable", "--from", str(SAVED)]) == 0
+    assert "28x28x64->128" in capsys.readouterr().out
+
+
+def test_the_picture_is_that_of_the_committed_run() -> None:
+    _, result = separable_report.read(SAVED)
+    picture = SAVED.with_suffix(".png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert separable_report.place(result["machine"]).encode() in picture
+    assert len(picture) < 500_000
+
+
+@pytest.mark.parametrize("document", [README, PAGE], ids=["README", "page"])
+def test_captions_hold_the_committed_runs_numbers(document: str) -> None:
+    found, result = separable_report.read(SAVED)
+    assert re.search(r"!\[[^]]*\]\((docs/)?separable\.png\)", document)
+    assert separable_report.caption(found, result["machine"]) in " ".join(document.split())
