@@ -227,7 +227,7 @@ def test_letters_on_a_phone_are_large_enough(show: Open) -> None:
     assert min(controls) >= 36
 
 
-def test_texts_of_charts_do_not_overlap_on_a_phone(show: Open) -> None:
+def test_texts_of_charts_fit_a_phone_and_do_not_overlap(show: Open) -> None:
     page = show(viewport=PHONE)
     overlaps = page.locator("svg[role=img]:visible").evaluate_all(
         """charts => charts.flatMap(chart => {
@@ -238,6 +238,14 @@ def test_texts_of_charts_do_not_overlap_on_a_phone(show: Open) -> None:
                 p.top < q.bottom - 3 && q.top < p.bottom - 3).map(([b]) => `${a} | ${b}`));
         })"""
     )
+    cut = page.locator("svg[role=img]:visible text:not(.name)").evaluate_all(
+        """texts => texts.filter(text => {
+            const [own, chart] = [text, text.closest("[role=img]")].map(
+                one => one.getBoundingClientRect());
+            return own.left < chart.left - 1 || own.right > chart.right + 1;
+        }).map(text => text.textContent)"""
+    )
+    assert cut == []
     assert overlaps == []  # but for the name of the picked kernel, which has a rim
 
 

@@ -62,7 +62,7 @@ def _ladder(one: Measured, peaks: Peaks) -> Html:
     )
     axis = svg.log_axis(
         [row.seconds for row in one.rows] + [ideal.ideal_seconds],
-        f"ms for a batch of {one.batch}, each mark the same factor; dashed: what the peaks allow",
+        f"ms for a batch of {one.batch}, logarithmic",
         lambda v: f"{1e3 * v:g}",
     )._replace(line=ideal.ideal_seconds)
     rows = [_bar(one, row, axis) for row in one.rows]
@@ -70,6 +70,7 @@ def _ladder(one: Measured, peaks: Peaks) -> Html:
     legend = [("one", "measured"), ("chosen", "what runs here")]
     if any(not row.turns for row in one.rows):
         legend.append(("estimate", "too slow to run: estimated"))
+    legend.append(("limit", "what the peaks allow"))
     options = [(row.rung, row.rung) for row in one.rows]
     cards = [panel(name, row.rung, _card(one, row), shown=row is chosen) for row in one.rows]
     return join(

@@ -98,7 +98,7 @@ def _way(points: Sequence[Placed], peaks: Peaks, way: str) -> Html:
     parts += [panel(name, p.ladder, _card(p), shown=p is ordered[0]) for p in ordered]
     if moved:
         said = _said(moved, "without multiply-accumulates, by bytes alone")
-        parts.append(figure(_moved(moved, peaks, said, name), said))
+        parts.append(figure(_moved(moved, peaks, said, name), said, [("limit", "memory")]))
     return join(parts)
 
 
@@ -242,9 +242,7 @@ def _grid(plane: _Plane) -> Html:
             svg.text(0, y - 3, f"{10.0 ** (power - 9):g}", "start", "tick"),
         ]
     names = [
-        svg.text(
-            0.5, HEIGHT - 8, "operations per byte (each mark a factor of 10)", "middle", "tick"
-        ),
+        svg.text(0.5, HEIGHT - 8, "operations per byte, logarithmic", "middle", "tick"),
         svg.text(0, 11, "GFLOP/s", "start", "tick"),
     ]
     return join([*parts, *names])
@@ -300,7 +298,7 @@ def _moved(points: Sequence[Placed], peaks: Peaks, said: str, name: str) -> Html
     top = max(peaks.bandwidth, *(p.bytes_rate for p in points))
     axis = svg.linear_axis(
         top,
-        "GB/s of least bytes, and share of the roof; dashed: memory",
+        "GB/s of least bytes; then the share of the roof",
         lambda v: number(v / 1e9),
         at=peaks.bandwidth,
     )

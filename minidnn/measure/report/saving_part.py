@@ -176,13 +176,14 @@ def _shares(found: Profile, layer: Layer, level: str, way: str) -> Html:
         for name, part, class_, whisker in shares
     ]
     top = max(1.0, ratio.high, *(part for _, part, _, _ in shares))
-    axis = svg.linear_axis(top, "separable over full; dashed: the same", number, at=1.0)
+    axis = svg.linear_axis(top, "separable over full", number, at=1.0)
     sentence = (
         f"Counted per image at batch {found.batch}: {few.macs:,} MACs instead of {many.macs:,}, "
         f"{few.parameters:,} parameters instead of {many.parameters:,}, "
         f"{few.least_bytes / 1e6:.3g} MB instead of {many.least_bytes / 1e6:.3g}."
     )
-    return figure(svg.bars(rows, axis, sentence), sentence)
+    legend = [("grey", "counted"), ("one", "measured"), ("limit", "as much as full")]
+    return figure(svg.bars(rows, axis, sentence), sentence, legend)
 
 
 def _whole(found: Profile, level: str, way: str) -> Html:
