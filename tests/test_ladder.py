@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,24 @@ def test_an_estimate_stops_climbing_where_it_gets_long(monkeypatch: pytest.Monke
     got = ladders.estimate(case, "naive", 2, 30.0)
     assert got == pytest.approx(1e-6 * 2 * 512**2 * 1024**2)
     assert 1e-6 * seen[-1] < 30 / 8
+
+
+@pytest.mark.parametrize("stalled", [0, 3, -1])
+def test_one_call_that_was_held_up_does_not_make_a_rung_slow(
+    stalled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = _counting(monkeypatch, 1e-9)
+    (case,) = cases("gemm.nn", shape="14x14x256->128")
+    calm = ladders.estimate(case, "naive", 8, 1.0)
+    which = stalled % len(seen)
+    timed, calls = timing.timed, itertools.count()
+
+    def busy(action: Any, **settings: Any) -> timing.Timing:
+        found = timed(action, **settings)
+        return found._replace(seconds=20.0) if next(calls) == which else found
+
+    monkeypatch.setattr(timing, "timed", busy)
+    assert ladders.estimate(case, "naive", 8, 1.0) == pytest.approx(calm)
 
 
 @pytest.mark.parametrize(

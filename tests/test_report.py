@@ -289,6 +289,7 @@ def test_escaping_is_undone_for_markup_only() -> None:
         (99.96, "100"),
         (1499.6, "1,500"),
         (0, "0"),
+        (0.0000123456, "0.0000123"),
         (123456, "123,456"),
     ],
 )
@@ -297,7 +298,7 @@ def test_numbers_are_written_without_exponents(value: float, written: str) -> No
 
 
 def test_shares_keep_a_digit_that_counts() -> None:
-    assert [words.share(x) for x in (0.123, 0.0123, 0.0001)] == ["12%", "1.2%", "under 0.1%"]
+    assert [words.share(x) for x in (0.123, 0.0123, 0.0001)] == ["12%", "1.2%", "<0.1%"]
 
 
 def test_scales_put_values_where_they_belong() -> None:

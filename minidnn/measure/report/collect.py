@@ -25,7 +25,7 @@ FEW = 8  # images at most that single kernels see
 STEPS, QUICK_STEPS = 7, 3
 STEP_LIMIT = 60.0  # seconds of training steps
 # Seconds a rung may take; slower ones are estimated.
-RUNG_LIMIT, QUICK_RUNG_LIMIT = 1.0, 0.25
+RUNG_LIMIT, QUICK_RUNG_LIMIT = 2.0, 0.5
 LADDERS = (
     "depthwise.forward",
     "depthwise.backward",

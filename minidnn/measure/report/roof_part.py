@@ -29,6 +29,7 @@ from minidnn.measure.roofline import Placed
 WAYS = ("all", "forward", "backward")
 HEIGHT, BOTTOM = 380, 340  # of the picture, and of its plot, in pixels
 APART = 14  # pixels between texts
+TICKS = 0.1  # share of the width that the numbers at the left need
 # Marks around 0, 0; colour and shape both tell the op.
 SHAPES = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
@@ -261,7 +262,8 @@ def _roofs(plane: _Plane, peaks: Peaks) -> Html:
         # Right of its line; one below the other, since lines may be close.
         at = top + 20 + APART * place
         x = plane.x(plane.rate(at) / level.bandwidth)
-        parts.append(svg.text(x + 0.01, at + 4, level.name, "start", "roof-name"))
+        if x > TICKS:
+            parts.append(svg.text(x + 0.01, at + 4, level.name, "start", "roof-name"))
     for rate in peaks.by_isa.values():
         y = plane.y(rate)
         parts.append(svg.line(0, y, 1, y, "roof" if rate == peaks.flops else "lower-roof"))

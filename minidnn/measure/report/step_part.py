@@ -27,7 +27,7 @@ BOTH = "both"
 WAYS = (BOTH, FORWARD, BACKWARD)
 COLOURS = {FORWARD: "one", BACKWARD: "two"}
 LANE, GAP = 30, 20  # pixels of a lane of the timeline, and of the text above it
-LETTERS = 34  # of a layer's name beside its numbers
+LETTERS = 28  # of a layer's name beside its numbers
 
 
 def section(report: Report) -> Html:

@@ -42,7 +42,7 @@ def round_step(value: float) -> float:
 def ticks(low: float, high: float) -> list[float]:
     """Return where a logarithmic axis is marked: powers of ten, no more than fit."""
     first, last = round(math.log10(low)), round(math.log10(high))
-    step = -(-(last - first) // 6) or 1
+    step = -(-(last - first) // 4) or 1
     return [10.0**power for power in range(first, last + 1, step)]
 
 
@@ -170,7 +170,7 @@ def marks(axis: Axis, bottom: float) -> Html:
     written = []
     for value, name in axis.marks:
         share = axis.scale(value)
-        anchor = "start" if share < 0.03 else "end" if share > 0.97 else "middle"
+        anchor = "start" if share < 0.03 else "end" if share > 0.93 else "middle"
         written.append(text(share, bottom + 12, name, anchor, "tick"))
     return join([*written, text(0.5, bottom + 26, axis.name, "middle", "tick")])
 
