@@ -29,7 +29,7 @@ REGISTRY = load_all()
 CASES = cases()
 TURN = 0.005  # seconds of a round: short calls repeat within it
 # Calls of up to so many seconds get so many rounds: a long call is a mean over time by itself.
-ROUNDS = {0.05: 5, 1.0: 3, float("inf"): 1}
+ROUNDS = {0.01: 5, 1.0: 3, float("inf"): 1}
 
 
 def test_every_ladder_has_a_workload() -> None:

@@ -59,6 +59,8 @@ POINTWISE = (
     Pointwise(3, 512, 1024),
     Pointwise(3, 1024, 1024, times=2),
 )
+# Full 3x3 convolutions in their place, as plain_cnn has them: those that widen, one per stage.
+FULL = POINTWISE[::2]
 # Batch norm and PReLU act on these.
 ACTIVATION = (
     Map(28, 64),
@@ -80,6 +82,7 @@ class Shapes(NamedTuple):
     stem_channels: int
     depthwise: tuple[Map, ...]
     pointwise: tuple[Pointwise, ...]
+    full: tuple[Pointwise, ...]
     activation: tuple[Map, ...]
     max_pool: tuple[Map, ...]
     global_avg_pool: Map
@@ -91,6 +94,7 @@ QUICKNET = Shapes(
     STEM_CHANNELS,
     DEPTHWISE,
     POINTWISE,
+    FULL,
     ACTIVATION,
     MAX_POOL,
     GLOBAL_AVG_POOL,
@@ -105,6 +109,7 @@ CLASSROOM = Shapes(
     Map(9, 3),
     4,
     (Map(6, 5),),
+    (Pointwise(6, 5, 7),),
     (Pointwise(6, 5, 7),),
     (Map(6, 5),),
     (Map(6, 5),),

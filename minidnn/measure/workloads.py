@@ -27,7 +27,7 @@ class Workload:
     label : str
         Name in tables.
     args : callable
-        ``args(rng)`` returns the positional arguments, float arrays as float64; see `drawn`.
+        ``args(rng)`` returns the positional arguments; see `drawn`.
     settings : dict
         Keyword arguments.
     macs : int
@@ -48,8 +48,8 @@ class Workload:
     def drawn(self, dtype: Any = np.float32, seed: int = 3) -> list[Any]:
         """Draw the arguments; every precision starts from the same float32 numbers."""
         return [
-            a.astype(np.float32).astype(dtype, order="C")
-            if isinstance(a, np.ndarray) and a.dtype == np.float64
+            a.astype(np.float32, order="C", copy=False).astype(dtype, copy=False)
+            if isinstance(a, np.ndarray) and a.dtype.kind == "f"
             else a
             for a in self.args(np.random.default_rng(seed))
         ]
@@ -78,7 +78,7 @@ def workloads(shapes: Shapes, batch: int) -> dict[str, list[Workload]]:
 
 def normal(*shapes: tuple[int, ...]) -> Draw:
     """Return what draws one array per shape."""
-    return lambda rng: tuple(rng.standard_normal(shape) for shape in shapes)
+    return lambda rng: tuple(rng.standard_normal(shape, np.float32) for shape in shapes)
 
 
 def _volume(*sizes: int) -> int:
@@ -92,17 +92,24 @@ def _stem(shapes: Shapes, batch: int) -> Named:
     size, c_in = shapes.image.size, shapes.image.channels
     out, c_out, k = size - STEM_KERNEL + 1, shapes.stem_channels, STEM_KERNEL
     x, w, y = (batch, size, size, c_in), (k, k, c_in, c_out), (batch, out, out, c_out)
-    conv = {"stride": (1, 1), "pads": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
-    macs = _volume(*y, k, k, c_in)
-    yield "conv2d.forward", Workload("stem", normal(x, w), conv, macs, k * k * c_in)
-    yield (
-        "conv2d.backward_input",
-        Workload("stem", normal(y, w), {**conv, "size": x[1:3]}, macs, k * k * c_out),
-    )
-    yield (
-        "conv2d.backward_weight",
-        Workload("stem", normal(y, x), {**conv, "kernel_size": (k, k)}, macs, batch * out * out),
-    )
+    yield from _convolution("stem", x, w, y, (0, 0, 0, 0))
+    for p in shapes.full:
+        x, y = (batch, p.size, p.size, p.c_in), (batch, p.size, p.size, p.c_out)
+        yield from _convolution(p.label, x, (3, 3, p.c_in, p.c_out), y, (1, 1, 1, 1))
+
+
+def _convolution(
+    label: str, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], pads: tuple[int, ...]
+) -> Named:
+    """Yield a full convolution x (N, H, W, Cin) with w (KH, KW, Cin, Cout) -> y, three ways."""
+    conv: dict[str, Any] = {"stride": (1, 1), "pads": pads, "dilation": (1, 1), "groups": 1}
+    taps, pixels = _volume(*w[:2]), _volume(*y[:3])
+    macs = _volume(*y) * taps * x[3]
+    yield "conv2d.forward", Workload(label, normal(x, w), conv, macs, taps * x[3])
+    back = {**conv, "size": x[1:3]}
+    yield "conv2d.backward_input", Workload(label, normal(y, w), back, macs, taps * y[3])
+    back = {**conv, "kernel_size": w[:2]}
+    yield "conv2d.backward_weight", Workload(label, normal(y, x), back, macs, pixels)
 
 
 def _depthwise(shapes: Shapes, batch: int) -> Named:
