@@ -27,7 +27,7 @@ AT_LEAST = 0.01  # seconds of a turn
 CHECKED = 4  # images that results are compared on
 SAME = 1e-3  # of an array's norm
 TIES = 1e-3  # of an integer array's elements: rounding may turn a winner that was nearly none
-DRAWN = 4  # times the float32 arrays: they are drawn as float64, and rounded in a copy
+DRAWN = 3  # times the float32 arrays: their own, a copy in float64
 LIMIT = 900.0  # seconds
 
 Action = Callable[[], object]
