@@ -182,9 +182,10 @@ def test_what_differs() -> None:
 
 def test_bytes_are_estimated_without_drawing_the_batch() -> None:
     for name, works in workloads(CLASSROOM, 7).items():
-        (case,) = (c for c in rungs.cases(name, "classroom", 7) if c.ladder == name)
-        drawn = sum(a.nbytes for a in works[0].drawn() if isinstance(a, np.ndarray))
-        assert rungs.bytes_of(case, 7) == drawn, name
+        cases = [c for c in rungs.cases(name, "classroom", 7) if c.ladder == name]
+        for case, work in zip(cases, works, strict=True):
+            drawn = sum(a.nbytes for a in work.drawn() if isinstance(a, np.ndarray))
+            assert rungs.bytes_of(case, 7) == drawn, name
 
 
 # --- files ------------------------------------------------------------------------------------

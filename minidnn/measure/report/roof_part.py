@@ -61,7 +61,8 @@ def section(report: Report) -> Html:
     warned = []
     if any(point.share > 1 for point in points):
         warned = [
-            "Shares above 100 % mean that the peaks were measured while other programs were busy; "
+            "Above 100 % of memory's rate a part of the arrays stayed in a cache. Of another limit: "
+            "the peaks were measured while other programs were busy; "
             "minidnn roofline --again measures them anew."
         ]
     return join(
