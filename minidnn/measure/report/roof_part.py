@@ -61,7 +61,7 @@ def section(report: Report) -> Html:
     warned = []
     if any(point.share > 1 for point in points):
         warned = [
-            "Above 100 % of memory's rate a part of the arrays stayed in a cache. Of another limit: "
+            "Above 100 % of memory's rate, arrays stayed in a cache; of another limit, "
             "the peaks were measured while other programs were busy; "
             "minidnn roofline --again measures them anew."
         ]
