@@ -343,6 +343,7 @@ def test_a_file_that_was_tampered_with_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pytest.importorskip("matplotlib")
     del nothing_runs
     result = json.loads(saved.read_text(encoding="utf-8"))
     _put(result, place, value)

@@ -187,7 +187,6 @@ def test_any_points_can_be_drawn(points: list[Placed], tmp_path: Path) -> None:
         (["--batch", "0"], "--batch"),
         (["--limit", "nan"], "--limit"),
         (["-o", "no/such/folder/out.json"], "no folder"),
-        (["--plot", "roofline.xyz"], "expected a picture such as"),
         (["--op", "conv2d", "--batch", "100000000"], "memory"),
         (["--op", "relu", "--rung", "numpy", "--limit", "1e-9"], "limit"),
     ],
@@ -200,6 +199,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_picture_of_a_kind_that_cannot_be_drawn_is_refused(
+    fake: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["roofline", "--plot", "roofline.xyz"]) == 2
+    assert "expected a picture such as" in capsys.readouterr().err
 
 
 def test_without_matplotlib_nothing_is_measured(
