@@ -1,15 +1,24 @@
-"""minidnn against PyTorch: ``python -m bench.peers train|infer [--network NAME] [--json]``.
+"""minidnn against others: ``python -m bench.peers train|infer [--network NAME] [--json]``.
 
-The same network with the same weights on the same pictures, in minidnn and in PyTorch's modes:
-eager in NCHW, eager in channels_last, and `torch.compile` (in channels_last, its faster layout
-here; ``--modes`` takes ``compile_nchw`` too). Each side is a process of its own with the same
-number of threads, and all must compute the same losses or logits before anything is timed. Then
-they take turns (see `bench.duel`). A ratio is images per second, minidnn / PyTorch: its median
-over rounds, and the interval that median lies in.
+The same network with the same weights on the same pictures, in minidnn and in
+
+- PyTorch's modes: eager in NCHW, eager in channels_last, and `torch.compile` (in channels_last, its
+  faster layout here; ``--modes`` takes ``compile_nchw`` too);
+- for inference OpenVINO and ONNX Runtime, in float32 and int8, from an ONNX file of the network,
+  each in the fastest of the ways it offers to run a batch.
+
+Each side is a process of its own with the same number of threads. Before anything is timed all
+must compute the same losses or logits; a quantised network is another one, whose logits must be
+near, and the table says how near. Then they take turns (see `bench.duel`). A ratio is images per
+second, minidnn / the other, of the same precision: its median over rounds, and the interval that
+median lies in.
 
 Memory is the most a side's process ever had resident, with a data set of CIFAR-10's size loaded
 in each. The time to the first step counts from the start of the process, once with an empty
-cache of compiled code, once with the cache this left behind.
+cache of compiled code, once with the cache this left behind; files for engines are there already.
+
+Of one picture also the latency of single calls is measured in turns, back to back and with the
+idle gaps that a camera leaves between two calls.
 """
 
 from __future__ import annotations
@@ -17,15 +26,37 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from bench.contenders import (
+    INFERENCE_MODES,
+    MODES,
+    OURS,
+    PEERS,
+    TRAINING_MODES,
+    Settings,
+    is_int8,
+    missing,
+    ours,
+)
 from bench.duel import Side, SideError, take_turns
+from bench.judging import (
+    ASKED,
+    check_near,
+    check_same,
+    judge,
+    judge_gaps,
+    judged,
+    judged_inference,
+)
+from bench.peer_tables import failures, tables
+from minidnn.measure.latency import CAMERA_GAP
 from minidnn.measure.machine import (
     check_equal,
     check_installed,
@@ -34,60 +65,12 @@ from minidnn.measure.machine import (
     describe,
     surroundings,
 )
-from minidnn.measure.ratios import Ratio, Verdict, at_least, at_most, speed_ratio
-from minidnn.measure.tables import Table, show, verdict_table
+from minidnn.measure.tables import show
 
-SAME = 1e-3  # relative: float32 rounding grows from step to step
 STEPS = 3  # of which the losses must be the same
-OURS = "minidnn"
-
-
-class Peer(NamedTuple):
-    """How to start a side, and the variable that says where it keeps compiled code."""
-
-    module: str
-    arguments: tuple[str, ...] = ()
-    cache: str | None = None
-
-
-MODES = {
-    f"{how}_{layout}": Peer("bench.side_torch", (how, layout), cache)
-    for how, cache in (("eager", None), ("compile", "TORCHINDUCTOR_CACHE_DIR"))
-    for layout in ("nchw", "channels_last")
-}
-DEFAULT_MODES = ("eager_nchw", "eager_channels_last", "compile_channels_last")
-PEERS = {OURS: Peer("bench.side_minidnn", cache="MINIDNN_CACHE_DIR"), **MODES}
-ASKED = {"quicknet": 2.0, "plain_cnn": 1.0}
-
-
-def flat(value: Any) -> list[float]:
-    """Return the numbers of nested lists."""
-    return [x for part in value for x in flat(part)] if isinstance(value, list) else [value]
-
-
-def check_same(name: str, ours: list[Any], theirs: list[Any], what: str) -> None:
-    """Raise unless both sides computed the same losses or logits in every step."""
-    for step, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        a, b = flat(mine), flat(other)
-        far = max((abs(x - y) for x, y in zip(a, b, strict=False)), key=lambda d: (d != d, d))
-        if len(a) != len(b) or not far <= SAME * max(map(abs, b)):
-            raise SystemExit(
-                f"minidnn and {name} do not compute the same network: {what} of step {step} are "
-                f"{a[:3]} against {b[:3]}, farthest apart by {far:.3g}"
-            )
-
-
-class Settings(NamedTuple):
-    """What is compared."""
-
-    what: str
-    network: str
-    batch: int
-    rounds: int
-    threads: int
-    modes: tuple[str, ...]
-    cold: bool = True
-    turn: float = 1.0
+PACKAGES: tuple[str, ...] = ("numpy", "numba", "torch")
+ENGINE_PACKAGES = ("openvino", "nncf", "onnxruntime", "onnx")
+WEIGHTS = "weights.safetensors"
 
 
 def say(text: str) -> None:
@@ -95,19 +78,52 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def start(name: str, settings: Settings, weights: Path, found: dict[str, Any]) -> Side:
+def prepare(settings: Settings, folder: Path) -> dict[str, str]:
+    """Write the weights and files that sides start from; return why modes cannot run."""
+    weights = str(folder / WEIGHTS)
+    with Side(OURS, PEERS[OURS].module, *PEERS[OURS].arguments, threads=settings.threads) as side:
+        side.ask("save", network=settings.network, weights=weights)
+    failed = {name: reason for name in settings.modes if (reason := missing(name))}
+    engines = [name for name in settings.modes if PEERS[name].engine and name not in failed]
+    if engines:
+        say(f"writing files for {', '.join(engines)}")
+        # nncf would tell its makers that it was used.
+        quiet = {"NNCF_CI": "1"}
+        job = {"network": settings.network, "weights": weights, "files": str(folder)}
+        try:
+            with Side(
+                "conversion", "bench.side_convert", threads=settings.threads, env=quiet
+            ) as side:
+                side.ask("convert", int8=any(map(is_int8, engines)), **job)
+        except SideError as error:
+            failed |= dict.fromkeys(engines, str(error))
+    for reason in dict.fromkeys(failed.values()):
+        say(f"going on without some modes: {reason}")
+    return failed
+
+
+def start(name: str, settings: Settings, folder: Path, found: dict[str, Any]) -> Side:
     """Start a side that is ready to be timed; with an empty cache first, then with a full one."""
     peer = PEERS[name]
-    job = {"what": settings.what, "network": settings.network, "batch": settings.batch}
+    job: dict[str, Any] = {
+        "what": settings.what,
+        "network": settings.network,
+        "batch": settings.batch,
+    }
+    job |= {"files": str(folder)} if peer.engine else {"weights": str(folder / WEIGHTS)}
     env = {}
     if peer.cache and settings.cold:
-        env[peer.cache] = str(weights.parent / f"{name}_cache")
+        env[peer.cache] = str(folder / f"{name}_{settings.batch}_cache")
+    if peer.engine:
+        say(f"{name}: trying its ways, batch {settings.batch}")
+        with Side(name, peer.module, *peer.arguments, threads=settings.threads) as side:
+            job["way"] = side.ask("tune", **job)
     # A user's own cache may hold anything; a side that keeps none is always warm.
     for cache in ("cold", "warm") if env else ("unknown" if peer.cache else "warm",):
         say(f"{name}: starting, batch {settings.batch}{', empty cache' * (cache == 'cold')}")
         side = Side(name, peer.module, *peer.arguments, threads=settings.threads, env=env)
         try:
-            values = [side.ask("first", weights=str(weights), **job)]
+            values = [side.ask("first", **job)]
             found[f"first_{cache}_seconds"] = round(side.age(), 2)
             if cache == "cold":
                 found["peak_memory_cold"] = round(side.ask("about")["peak_memory"], 1)
@@ -119,94 +135,79 @@ def start(name: str, settings: Settings, weights: Path, found: dict[str, Any]) -
     return side
 
 
-def compare(settings: Settings) -> dict[str, Any]:
+def compare(settings: Settings, folder: Path, failed: dict[str, str]) -> dict[str, Any]:
     """Time all sides in turns.
+
+    Parameters
+    ----------
+    settings : Settings
+    folder : Path
+        With the files that `prepare` wrote.
+    failed : dict
+        Why modes cannot run.
 
     Returns
     -------
     dict
         ``ratio`` against the fastest mode, and everything measured of each side; a mode that
-        could not run has only ``failed`` there.
+        could not run has only ``failed`` there. Of one picture also ``gaps``.
     """
-    sides: dict[str, dict[str, Any]] = {name: {} for name in (OURS, *settings.modes)}
+    names = (*ours(settings.what), *settings.modes)
+    sides: dict[str, dict[str, Any]] = {
+        name: {"failed": failed[name]} if name in failed else {} for name in names
+    }
+    found: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        weights = folder / "weights.safetensors"
-        with Side(OURS, PEERS[OURS].module, threads=settings.threads) as side:
-            side.ask("save", network=settings.network, weights=str(weights))
         running: dict[str, Side] = {}
-        for name, found in sides.items():
+        for name in names:
+            if name in failed:
+                continue
             try:
-                running[name] = stack.enter_context(start(name, settings, weights, found))
+                running[name] = stack.enter_context(start(name, settings, folder, sides[name]))
             except SideError as error:
-                if not name.startswith("compile"):
+                if not PEERS[name].spare:
                     raise
                 say(f"going on without {name}: {error}")
                 sides[name] = {"failed": str(error)}
                 continue
-            if name != OURS:
-                what = "losses" if settings.what == "train" else "logits"
-                check_same(name, sides[OURS]["values"], found["values"], what)
+            check(name, sides, settings.what)
         check_equal(settings.threads, {name: side.ask("about") for name, side in running.items()})
         turns = {
             name: partial(side.ask, "turn", at_least=settings.turn)
             for name, side in running.items()
         }
         seconds = take_turns(turns, settings.rounds)
+        if settings.what == "infer" and settings.batch == 1:
+            found["gaps"] = judge_gaps(time_gaps(running, settings))
         for name, side in running.items():
             sides[name] |= {"seconds": seconds[name], **side.ask("about")}
-    return {**judge(sides, settings), "sides": sides}
+    return {**judge(sides, settings), **found, "sides": sides}
 
 
-def judge(sides: dict[str, dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """Add to each side its speed and its ratio; return those against the best mode."""
-    timed = {name: side for name, side in sides.items() if "seconds" in side}
-    ours = timed[OURS]
-    for name, side in timed.items():
-        side["images_per_second"] = settings.batch / statistics.median(side["seconds"])
-        if name != OURS:
-            side["ratio"] = speed_ratio(ours["seconds"], side["seconds"])._asdict()
-            side["memory_ratio"] = ours["peak_memory"] / side["peak_memory"]
-        if settings.what == "infer":
-            side.pop("values")
-    # In a quiet run this is the mode with the most images per second; under noise ratios tell more.
-    modes = [name for name in timed if name != OURS]
-    best = min(modes, key=lambda name: timed[name]["ratio"]["median"])
-    return {
-        "ratio": timed[best]["ratio"]["median"],
-        "ratio_low": timed[best]["ratio"]["low"],
-        "ratio_high": timed[best]["ratio"]["high"],
-        "best_mode": best,
-        "memory_ratio": timed[best]["memory_ratio"],
+def check(name: str, sides: dict[str, dict[str, Any]], what: str) -> None:
+    """Raise unless a side computes what minidnn's first side does."""
+    values, theirs = sides[OURS]["values"], sides[name]["values"]
+    if is_int8(name):
+        sides[name] |= check_near(name, values, theirs)
+    elif name != OURS:
+        check_same(name, values, theirs, "losses" if what == "train" else "logits")
+
+
+def time_gaps(running: dict[str, Side], settings: Settings) -> dict[str, list[Any]]:
+    """Time single calls of minidnn and OpenVINO in turns, without and with idle gaps."""
+    say("timing single calls")
+    asks = {
+        name: partial(side.ask, "latencies", calls=settings.calls, gap=CAMERA_GAP)
+        for name, side in running.items()
+        if name.startswith((OURS, "openvino"))
     }
-
-
-def judged(found: dict[str, Any], network: str) -> list[Verdict]:
-    """Hold training against what was asked for."""
-    ours = found["sides"][OURS]
-    spread = f"{found['train_ratio_low']:.2f} to {found['train_ratio_high']:.2f}"
-    verdicts = [
-        at_least(
-            f"{network}: training against {found['best_mode']}",
-            ASKED[network],
-            found["train_ratio"],
-            spread,
-        )
-    ]
-    if network != "quicknet":  # of which memory and the first step are asked
-        return verdicts
-    verdicts.append(at_most("peak memory against the same mode's", 0.7, found["memory_ratio"], "x"))
-    for cache, limit in (("cold", 30.0), ("warm", 3.0)):
-        if f"first_{cache}_seconds" in ours:
-            verdicts.append(
-                at_most(f"first step, {cache} cache", limit, ours[f"first_{cache}_seconds"], " s")
-            )
-    return verdicts
+    return take_turns(asks, settings.rounds)
 
 
 def train(settings: Settings) -> dict[str, Any]:
     """Compare training steps; ``train_ratio`` comes first."""
-    found = compare(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare(settings, Path(folder), prepare(settings, Path(folder)))
     names = ("ratio", "ratio_low", "ratio_high")
     found = {**{f"train_{name}": found.pop(name) for name in names}, **found}
     found["verdicts"] = [v._asdict() for v in judged(found, settings.network)]
@@ -215,59 +216,23 @@ def train(settings: Settings) -> dict[str, Any]:
 
 def infer(settings: Settings) -> dict[str, Any]:
     """Compare forward passes, of a batch and of one picture; ``infer_ratio`` comes first."""
-    batches = {batch: compare(settings._replace(batch=batch)) for batch in (settings.batch, 1)}
-    return {
-        "infer_ratio": batches[settings.batch]["ratio"],
-        "infer_ratio_batch_1": batches[1]["ratio"],
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        failed = prepare(settings, folder)
+        batches = {
+            batch: compare(settings._replace(batch=batch), folder, failed)
+            for batch in dict.fromkeys((settings.batch, 1))
+        }
+    found = {
+        "infer_ratio": batches[settings.batch].get("ratio"),
+        "infer_ratio_batch_1": batches[1].get("ratio"),
         "batches": batches,
+        "gaps": batches[1].pop("gaps"),
     }
-
-
-def table(found: Mapping[str, Any], title: str) -> Table:
-    """Return one comparison as a table with a row per side."""
-    columns = ["", "images/s", "ms", "minidnn / this", "peak MiB", "imports", "minidnn / this"]
-    columns += ["first, cold", "warm", "threads", "CPUs"]
-    rows = []
-    for name, side in found["sides"].items():
-        if "failed" in side:
-            rows.append([name, "failed"])
-            continue
-        rows.append(
-            [
-                name,
-                f"{side['images_per_second']:.1f}",
-                f"{1e3 * statistics.median(side['seconds']):.2f}",
-                str(Ratio(**side["ratio"])) if "ratio" in side else "",
-                f"{side['peak_memory']:.0f}",
-                f"{side['imported_memory']:.0f}",
-                f"{side['memory_ratio']:.2f}" if "memory_ratio" in side else "",
-                *(
-                    f"{side[key]:.1f} s" if (key := f"first_{cache}_seconds") in side else ""
-                    for cache in ("cold", "warm")
-                ),
-                str(side["threads"]),
-                ", ".join(map(str, side["affinity"] or ["any"])),
-            ]
-        )
-    return Table(title, columns, rows)
-
-
-def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Return what people read of the result."""
-    what = f"{found['what']}, {found['network']}"
-    if found["what"] == "infer":
-        return [
-            table(part, f"{what}, batch {batch}, {found['rounds']} rounds")
-            for batch, part in found["batches"].items()
-        ]
-    title = f"{what}, batch {found['batch']}, {found['rounds']} rounds"
-    return [table(found, title), verdict_table(found["verdicts"])]
-
-
-def failures(found: Mapping[str, Any]) -> list[str]:
-    """Return why modes are missing, as text."""
-    parts = found["batches"].values() if found["what"] == "infer" else [found]
-    return [side["failed"] for part in parts for side in part["sides"].values() if "failed" in side]
+    if settings.network == "quicknet":  # of which numbers are asked
+        verdicts = judged_inference(batches, found["gaps"])
+        found["verdicts"] = [v._asdict() for v in verdicts]
+    return found
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
@@ -285,7 +250,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
     parser.add_argument(
         "--turn", type=float, default=1.0, help="seconds that a side steps in its turn, at least"
     )
-    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=DEFAULT_MODES)
+    parser.add_argument(
+        "--calls", type=int, default=200, help="timed one by one in a turn, with and without gaps"
+    )
+    parser.add_argument("--modes", nargs="+", choices=list(MODES))
     parser.add_argument(
         "--no-cold", action="store_true", help="use the user's caches; starts are warm only"
     )
@@ -293,16 +261,21 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
     args = parser.parse_args(arguments)
     if args.rounds < 5:
         parser.error("--rounds: a median with its spread needs at least 5")
-    count(parser, args, "batch", "threads")
+    count(parser, args, "batch", "threads", "calls")
+    modes = args.modes or (TRAINING_MODES if args.what == "train" else INFERENCE_MODES)
+    for name in modes:
+        if args.what == "train" and PEERS[name].engine:
+            parser.error(f"--modes: {name} infers only")
     settings = Settings(
         args.what,
         args.network,
         args.batch,
         args.rounds,
         args.threads,
-        tuple(dict.fromkeys(args.modes)),
+        tuple(dict.fromkeys(modes)),
         not args.no_cold,
         args.turn,
+        args.calls,
     )
     return settings, args.json
 
@@ -311,11 +284,14 @@ def main() -> None:
     """Run one comparison and print it."""
     settings, as_json = parse()
     check_installed("torch", "peers")
+    packages = PACKAGES
+    if any(PEERS[name].engine for name in settings.modes):
+        packages += tuple(name for name in ENGINE_PACKAGES if find_spec(name))
     try:
         found = {"train": train, "infer": infer}[settings.what](settings)
     except SideError as error:
         raise SystemExit(str(error)) from None
-    found |= settings._asdict() | surroundings(settings.threads, ("numpy", "numba", "torch"))
+    found |= settings._asdict() | surroundings(settings.threads, packages)
     if as_json:
         print(json.dumps(found, indent=1))
     else:

@@ -15,6 +15,7 @@ SMOOTHING = 0.1
 
 PICTURES = 50_000  # as many as CIFAR-10 has for training: 147 MiB
 BATCHES = 4
+CALIBRATION = 300
 
 
 def decays(name: str) -> bool:
@@ -44,3 +45,8 @@ def pictures(batch: int) -> Pictures:
         part = images[first : first + batch].astype(np.float32)
         batches.append(((part - 127.5) / 73.9, labels[first : first + batch]))
     return Pictures(images, labels, batches)
+
+
+def calibration_pictures() -> Any:
+    """Return the pictures that all sides quantise with, (N, H, W, C) float32; none is timed."""
+    return pictures(CALIBRATION).batches[-1][0]

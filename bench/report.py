@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import compare_gemm, compare_ops, kernel_tables, peers
+from bench import compare_gemm, compare_ops, kernel_tables, peer_tables
 from bench.duel import ROOT
 from minidnn.measure.machine import describe, surroundings
 from minidnn.measure.results import PACKAGES
@@ -55,13 +55,13 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     elif "kernels" in found:
         parts = kernel_tables.tables(found["kernels"])
     else:
-        parts = peers.tables(found)
+        parts = peer_tables.tables(found)
     return parts[-1:] + parts[:-1] if "verdicts" in found else parts
 
 
 def section(part: Part, found: Mapping[str, Any]) -> str:
     """Return one part of the page."""
-    reasons = peers.failures(found) if "sides" in found or "batches" in found else []
+    reasons = peer_tables.failures(found) if "sides" in found or "batches" in found else []
     blocks = [
         f"## {part.heading}",
         f"`python -m {part.command}`, {describe(found)}",

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from minidnn.measure.latency import paced, summarise
+
 Job = Callable[..., Any]
 State = Any  # what a forward pass leaves for the backward pass
 
@@ -27,6 +29,14 @@ def seconds(action: Callable[[], object], at_least: float) -> float:
         passed = time.perf_counter() - start
         if passed >= at_least:
             return passed / calls
+
+
+def latencies(action: Callable[[], object], calls: int, gap: float) -> dict[str, Any]:
+    """Return percentiles of single calls, back to back and with idle gaps between them."""
+    return {
+        name: summarise(paced(action, calls=calls, gap=pause))._asdict()
+        for name, pause in (("back_to_back", 0.0), ("paced", gap))
+    }
 
 
 def both_ways(

@@ -1,8 +1,10 @@
-"""minidnn's side of `bench.peers`."""
+"""minidnn's side of `bench.peers`: ``module`` as trained, ``plan`` compiled, or ``int8``."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import minidnn
 from bench import recipe
 from bench.shapes import CLASSES
-from bench.side import seconds, serve
+from bench.side import latencies, seconds, serve
 from minidnn.fusion import fuse
 from minidnn.losses import CrossEntropyLoss
 from minidnn.measure.machine import affinity, peak_memory
@@ -42,7 +44,7 @@ def save(network: str, weights: str) -> None:
 class _Work:
     """A network, the data set, and how to take one step of training or one forward pass."""
 
-    def __init__(self, what: str, network: str, weights: str, batch: int) -> None:
+    def __init__(self, how: str, what: str, network: str, weights: str, batch: int) -> None:
         self.data = recipe.pictures(batch)
         self.net = NETWORKS[network](num_classes=CLASSES, dropout=0.0)
         load_torch_state_dict(self.net, load_file(weights))
@@ -50,7 +52,7 @@ class _Work:
         self.optimizers: list[Optimizer] = []
         self.run = self.infer if what == "infer" else self.train
         if what == "infer":
-            self.net.eval()
+            self.forward = _forward(how, self.net.eval(), self.data.batches[0][0].shape)
             return
         fuse(self.net, (2, *self.data.images.shape[1:]))
         self.loss = CrossEntropyLoss(label_smoothing=recipe.SMOOTHING)
@@ -76,8 +78,24 @@ class _Work:
         return loss.item()
 
     def infer(self) -> Any:
+        return self.forward(self.next_batch()[0]).tolist()
+
+
+def _forward(how: str, net: minidnn.Module, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """Return what turns pictures into logits, arrays both."""
+    if how == "plan":
+        plan: Callable[[Any], Any] = minidnn.compile(net, input_shape=shape)
+        return plan
+    if how == "int8":
+        pictures = recipe.calibration_pictures()
+        quantised: Callable[[Any], Any] = minidnn.quantize(net, pictures, input_shape=shape)
+        return quantised
+
+    def module(images: Any) -> Any:
         with no_grad():
-            return self.net(Tensor(self.next_batch()[0])).data.tolist()
+            return net(Tensor(images)).data
+
+    return module
 
 
 _work: list[_Work] = []
@@ -111,4 +129,15 @@ def about() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"save": save, "first": first, "more": more, "turn": turn, "about": about})
+    parser = argparse.ArgumentParser()
+    parser.add_argument("how", choices=["module", "plan", "int8"])
+    serve(
+        {
+            "save": save,
+            "first": partial(first, how=parser.parse_args().how),
+            "more": more,
+            "turn": turn,
+            "latencies": lambda **pace: latencies(_work[0].run, **pace),
+            "about": about,
+        }
+    )

@@ -25,7 +25,17 @@ AREAS = (
     "tests, bench",
 )
 FOLDERS = ("kernels", "minidnn", "models", "tests", "bench")
-FRAMEWORKS = {"torch", "torchvision", "onnxruntime", "openvino", "tensorflow", "keras", "jax"}
+FRAMEWORKS = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "tensorflow",
+    "keras",
+    "jax",
+}
 COMMON_NAMES = {"kernels", "models"}
 KERNEL_NEEDS = {"numpy", "numba"}
 # Packages that a single kernel file needs besides.

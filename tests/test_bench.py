@@ -21,11 +21,11 @@ from bench import (
     kernel_cases,
     kernel_tables,
     op_cases,
-    peers,
     report,
     shapes,
 )
 from bench.duel import Side, SideError, take_turns
+from bench.judging import ASKED
 from bench.recipe import decays
 from minidnn import trace
 from minidnn.kernels.ladder import load_all
@@ -63,7 +63,7 @@ def test_shapes_are_those_of_the_model_as_often() -> None:
 
 
 def test_decay_acts_where_the_library_says() -> None:
-    for name in peers.ASKED:
+    for name in ASKED:
         for path, p in build(name).named_parameters():
             assert decays(path) == p.decay, path
 
@@ -247,51 +247,7 @@ def test_product_verdicts() -> None:
     assert (worst.met, worst.got) == (False, "0.80x (a)")
 
 
-def test_training_is_held_against_the_best_mode_and_failures_stay_visible() -> None:
-    def side(seconds: float, memory: float) -> dict[str, Any]:
-        return {
-            "seconds": [seconds] * 5,
-            "peak_memory": memory,
-            "imported_memory": 1.0,
-            "first_warm_seconds": 2.0,
-            "threads": 2,
-            "affinity": [0, 1],
-        }
-
-    settings = peers.Settings("train", "quicknet", 128, 5, 2, ("eager_nchw", "eager_channels_last"))
-    sides = {
-        peers.OURS: side(0.5, 600.0) | {"first_cold_seconds": 31.0},
-        "eager_nchw": side(2.0, 1200.0),
-        "eager_channels_last": side(0.75, 800.0),
-        "compile_channels_last": {"failed": "no compiler"},
-    }
-    found = {**peers.judge(sides, settings), "sides": sides}
-    assert found["best_mode"] == "eager_channels_last"
-    found = {f"train_{n}" if n.startswith("ratio") else n: v for n, v in found.items()}
-    met = [v.met for v in peers.judged(found, "quicknet")]
-    assert met == [False, False, False, True]  # 1.5 of 2, 0.75 of 0.7, 31 s of 30, 2 s of 3
-    assert peers.judged(found, "plain_cnn")[0].met
-    found |= settings._asdict()
-    rows = peers.table(found, "t").rows
-    assert rows[0][-4:] == ["31.0 s", "2.0 s", "2", "0, 1"]
-    assert rows[-1] == ["compile_channels_last", "failed"]
-    assert peers.failures(found) == ["no compiler"]
-
-
 # --- no unequal rivals ----------------------------------------------------------------------
-
-
-def test_a_rival_that_trains_another_network_is_refused() -> None:
-    peers.check_same("torch", [2.3, 2.1], [2.3001, 2.1001], "losses")
-    for ours, theirs, step in (
-        ([2.3, 2.1], [2.3, 2.2], 1),
-        ([math.nan], [2.3], 0),
-        ([2.3], [math.nan], 0),
-        ([[1.0, math.nan]], [[1.0, 2.0]], 0),
-        ([[1.0]], [[1.0, 2.0]], 0),
-    ):
-        with pytest.raises(SystemExit, match=rf"torch do not compute the same.* of step {step}"):
-            peers.check_same("torch", ours, theirs, "losses")
 
 
 def test_a_layer_that_computes_something_else_is_refused() -> None:
@@ -335,24 +291,6 @@ def test_a_side_that_dies_is_named_with_its_last_words() -> None:
         pytest.raises(SideError, match=words),
     ):
         side.ask("first")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["fly"], "invalid choice: 'fly'"),
-        (["train", "--rounds", "4"], "--rounds: a median with its spread needs at least 5"),
-        (["train", "--batch", "0"], "--batch: expected at least 1"),
-        (["train", "--modes", "fast"], "invalid choice: 'fast'"),
-    ],
-)
-def test_a_wrong_command_line_is_an_error_in_words(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        peers.parse(arguments)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_no_layer_of_that_name_is_an_error() -> None:
@@ -446,27 +384,6 @@ def test_products_are_those_of_the_forms() -> None:
         compare_gemm.check_product(gemm_cases.GemmCase("tn", 64, 48, 32))
         found = compare_gemm.measure(gemm_cases.GemmCase("tn", 64, 48, 32), ours, theirs, 1)
     assert found["ratio"]["median"] == pytest.approx(found["minidnn"] / found["numpy"])
-
-
-def test_a_small_comparison_of_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("torch")
-    monkeypatch.setitem(peers.PEERS, "compile_nchw", peers.Peer("bench.no_such_side"))
-    settings, _ = peers.parse(
-        ["train", "--batch", "4", "--no-cold", "--turn", "0", "--threads", "1"]
-    )
-    settings = settings._replace(modes=("eager_channels_last", "compile_nchw"))
-    found = json.loads(json.dumps(peers.train(settings)))
-    assert next(iter(found)) == "train_ratio"
-    assert found["train_ratio"] > 0
-    assert "No module" in found["sides"]["compile_nchw"]["failed"]
-    assert "going on without compile_nchw" in capsys.readouterr().err
-    for name in (peers.OURS, "eager_channels_last"):
-        side = found["sides"][name]
-        assert len(side["seconds"]) == settings.rounds
-        assert side["threads"] == 1
-        assert side["peak_memory"] > side["imported_memory"] > 10
 
 
 def test_a_small_comparison_of_layers() -> None:
