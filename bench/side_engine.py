@@ -23,7 +23,6 @@ from minidnn.measure.machine import affinity, peak_memory
 
 ROUNDS = 5
 AT_LEAST = 0.2  # seconds of a turn
-SMALLEST = 4  # pictures in one of several requests
 
 
 class Way(NamedTuple):
@@ -65,7 +64,7 @@ def cuts(batch: int, threads: int) -> list[int]:
     """Return into how many equal requests a batch is cut: 1, then 1, 2, 4, ... per thread."""
     found = [1]
     requests = max(threads, 2)
-    while batch % requests == 0 and batch // requests >= SMALLEST:
+    while batch % requests == 0 and batch > 1:
         found.append(requests)
         requests *= 2
     return found

@@ -234,7 +234,13 @@ def test_minidnn_takes_part_in_every_way_that_it_has(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("batch", "threads", "expected"),
-    [(1, 2, [1]), (128, 2, [1, 2, 4, 8, 16, 32]), (12, 1, [1, 2]), (128, 3, [1]), (7, 2, [1])],
+    [
+        (1, 2, [1]),
+        (128, 2, [1, 2, 4, 8, 16, 32, 64, 128]),
+        (12, 1, [1, 2, 4]),
+        (128, 3, [1]),
+        (7, 2, [1]),
+    ],
 )
 def test_a_batch_is_cut_into_equal_requests(batch: int, threads: int, expected: list[int]) -> None:
     assert side_engine.cuts(batch, threads) == expected
