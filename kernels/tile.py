@@ -71,7 +71,7 @@ _I32 = ir.IntType(32)
 _F32 = ir.FloatType()
 
 
-class _Emitter:
+class Emitter:
     """Writes one `dot_tile` for one tile shape; a method per line of the pseudo code below.
 
     ::
@@ -213,23 +213,8 @@ class _Emitter:
     ) -> Any:
         """Return the rows with a bias added and activated; store their sums: what is asked for."""
         bld = self.builder
-
-        def add_bias(rows: Any) -> Any:
-            of = self.load_row(bias, masks)
-            return [[bld.fadd(x, o) for x, o in zip(row, of, strict=True)] for row in rows]
-
-        def activate(rows: Any) -> Any:
-            slopes = self.load_row(slope, masks)
-            return [
-                [
-                    bld.select(bld.fcmp_ordered(">", x, self.zero), x, bld.fmul(x, s))
-                    for x, s in zip(row, slopes, strict=True)
-                ]
-                for row in rows
-            ]
-
-        rows = self.emit_if(bias, rows, add_bias)
-        rows = self.emit_if(slope, rows, activate)
+        rows = self.emit_if(bias, rows, lambda rows: self.biased(rows, bias, masks))
+        rows = self.emit_if(slope, rows, lambda rows: self.activated(rows, slope, masks))
         with bld.if_then(bld.icmp_signed("!=", moments, ir.Constant(_I64, 0))):
             whole = bld.icmp_signed("==", n_rows, ir.Constant(_I64, self.tile.rows))
             with bld.if_else(whole) as (then, otherwise):
@@ -238,6 +223,22 @@ class _Emitter:
                 with otherwise:
                     self.emit_moments(rows, moments, first, n_rows)
         return rows
+
+    def biased(self, rows: Any, bias: Any, masks: Any) -> list[Any]:
+        """Return the rows with a number per column added, from that address."""
+        of = self.load_row(bias, masks)
+        return [[self.builder.fadd(x, o) for x, o in zip(row, of, strict=True)] for row in rows]
+
+    def activated(self, rows: Any, slope: Any, masks: Any) -> list[Any]:
+        """Return the rows after PReLU with a slope per column, from that address."""
+        bld, slopes = self.builder, self.load_row(slope, masks)
+        return [
+            [
+                bld.select(bld.fcmp_ordered(">", x, self.zero), x, bld.fmul(x, s))
+                for x, s in zip(row, slopes, strict=True)
+            ]
+            for row in rows
+        ]
 
     def emit_if(self, address: Any, rows: Any, change: Any) -> Any:
         """Return the rows, changed if the address is not zero."""
@@ -323,7 +324,7 @@ class _Emitter:
             self.store(value, address, mask)
 
 
-def _call(
+def call_once(
     builder: Any, name: str, emit: Callable[[Any, Any], None], arguments: Sequence[Any]
 ) -> None:
     """Call a function of int64 arguments, which is written once per module and never inlined.
@@ -343,13 +344,13 @@ def _call(
 
 
 def _emit_tile(builder: Any, arguments: Any) -> None:
-    _Emitter(builder, TILE).emit(*arguments)
+    Emitter(builder, TILE).emit(*arguments)
 
 
 def _emit_tile_then(builder: Any, arguments: Any) -> None:
     *tile, readable, bias, slope, moments, first = arguments
     plain = [*tile, ir.Constant(_I64, 0), readable]
-    _Emitter(builder, TILE).emit(*plain, epilogue=(bias, slope, moments, first))
+    Emitter(builder, TILE).emit(*plain, epilogue=(bias, slope, moments, first))
 
 
 def _dot_tile(
@@ -380,7 +381,7 @@ def _dot_tile(
     signature = _types.void(*[_types.int64] * 12)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        _call(builder, "minidnn.dot_tile", _emit_tile, arguments)
+        call_once(builder, "minidnn.dot_tile", _emit_tile, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -412,7 +413,7 @@ def _dot_tile_then(
     signature = _types.void(*[_types.int64] * 15)
 
     def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        _call(builder, "minidnn.dot_tile_then", _emit_tile_then, arguments)
+        call_once(builder, "minidnn.dot_tile_then", _emit_tile_then, arguments)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -97,25 +97,42 @@ def forward_lines(
     far: whether x and y are far larger than the caches; y must then begin at a cache
     line and C be a multiple of LANES.
     """
-    channels, rest = y.shape[3], y.shape[3] % LANES
+    channels = y.shape[3]
     band = max(1, BAND // y.shape[2])
     for first in range(low, high, band):
-        last = min(first + band, high)
-        for c in range(0, channels - rest, LANES):
-            forward_vector(x, w, y, first, last, c, before, far, None)
-        if rest:
-            forward_vector(x, w, y, first, last, channels - rest, before, False, rest)
+        last, size = min(first + band, high), (y.shape[1], y.shape[2])
+        out = address(y) + 4 * first * y.shape[2] * channels
+        forward_band(x, w, size, out, 4 * channels, first, last, before, far)
     if far:
         fence()
 
 
 @kernel
+def forward_band(
+    x: Array, w: Array, size: Pair, out: int, pixel_out: int, first: int, last: int, before: Pair,
+    far: bool,
+) -> None:  # fmt: skip
+    """Compute rows first .. last - 1 of outputs of that size, written from address `out` on.
+
+    pixel_out: bytes from one pixel there to the next.
+    """
+    channels, rest = x.shape[3], x.shape[3] % LANES
+    for c in range(0, channels - rest, LANES):
+        to = out + 4 * c
+        forward_vector(x, w, size, to, pixel_out, first, last, c, before, far, None)
+    if rest:
+        c = channels - rest
+        to = out + 4 * c
+        forward_vector(x, w, size, to, pixel_out, first, last, c, before, False, rest)
+
+
+@kernel
 def forward_vector(
-    x: Array, w: Array, y: Array, first: int, last: int, c: int, before: Pair, far: bool, lanes: Any
-) -> None:
-    """Fill channels c .. c + LANES - 1 of rows first .. last - 1 of y."""
-    _, oh, ow, channels = y.shape
-    height, width = x.shape[1], x.shape[2]
+    x: Array, w: Array, size: Pair, out: int, pixel_out: int, first: int, last: int, c: int,
+    before: Pair, far: bool, lanes: Any,
+) -> None:  # fmt: skip
+    """Compute channels c .. c + LANES - 1 of rows first .. last - 1, from address `out` on."""
+    (oh, ow), (_, height, width, channels) = size, x.shape
     pixel, tap = 4 * channels, 4 * w.shape[2]
     row = width * pixel
     nothing = address(w) + pixel
@@ -124,7 +141,6 @@ def forward_vector(
     w3, w4, w5 = load(at + 3 * tap), load(at + 4 * tap), load(at + 5 * tap)
     w6, w7, w8 = load(at + 6 * tap), load(at + 7 * tap), load(at + 8 * tap)
     image, oy = address(x) + first // oh * height * row + 4 * c, first % oh
-    out = address(y) + first * ow * pixel + 4 * c
     ahead = (last - first) * row
     for _ in range(first, last):
         top, left = oy - before[0], -before[1]
@@ -160,7 +176,7 @@ def forward_vector(
                     prefetch(p1 + ahead)
                 a0, b0, c0 = a1, b1, c1
                 a1, b1, c1 = a2, b2, c2
-                p0, p1, p2, out = p0 + s0, p1 + s1, p2 + s2, out + pixel
+                p0, p1, p2, out = p0 + s0, p1 + s1, p2 + s2, out + pixel_out
         oy += 1
         if oy == oh:
             oy, image = 0, image + height * row

@@ -1,0 +1,41 @@
+"""The columns of a plan's table, and what stands in them.
+
+Values are maps (N, H, W, C) of float32 in one piece of memory, weights lie in another; places
+are in bytes from the beginning of either.
+"""
+
+from __future__ import annotations
+
+# Kinds of steps.
+CONVOLVE = 0  # fetch rows, multiply by a packed matrix, add a bias, PReLU, perhaps max-pool
+DEPTHWISE = 1  # a window per channel, bias, PReLU
+SCALE = 2  # x * scale + shift, PReLU
+ADD = 3  # two maps, PReLU
+COPY = 4  # into a part of a larger map: padding, concatenation, repeated channels
+LARGEST = 5  # max-pool
+AVERAGE = 6  # windows added up, times a share per window
+
+# Columns.
+KIND = 0
+X, OTHER, Y = 1, 2, 3  # where the inputs and the output begin; OTHER is -1 but for ADD
+X_LOCAL, OTHER_LOCAL, Y_LOCAL = 4, 5, 6  # whether that counts from the thread's own memory
+HEIGHT, WIDTH, CHANNELS = 7, 8, 9  # of x
+OUT_HEIGHT, OUT_WIDTH, OUT_CHANNELS = 10, 11, 12  # of what is computed, before POOL
+KERNEL_Y, KERNEL_X, STRIDE_Y, STRIDE_X, DILATION_Y, DILATION_X = 13, 14, 15, 16, 17, 18
+TOP, LEFT = 19, 20  # zeros before the map; in COPY the place in the larger map
+FIRST, COUNT = 21, 22  # channels of x that are read
+TO, TOTAL = 23, 24  # first channel of y that is written, and how many it has in all
+SOURCE = 25  # of CONVOLVE's rows
+LENGTH, PITCH = 26, 27  # numbers in such a row, and from one row to the next
+POOL = 28  # CONVOLVE keeps the largest of POOL x POOL outputs
+LINES = 29  # rows of the map that CONVOLVE computes at a time
+TAPS, PANELS, BIAS, SLOPE = 30, 31, 32, 33  # places in the weights
+PERIOD = 34  # of SCALE's and ADD's numbers per column: C, or H * W * C
+BY_PANEL = 35  # whether threads that share a step cut the matrix, not the map
+REPEAT = 36  # how often COPY writes each channel
+FIELDS = 37
+
+# Where CONVOLVE's rows come from.
+IN_PLACE = 0  # x itself
+WINDOWED = 1  # windows copied side by side (im2col)
+FILTERED = 2  # a 3x3 depthwise convolution of x

@@ -1,0 +1,283 @@
+"""The loops of a plan's steps: each computes some lines of the output map, on one thread.
+
+A line is a row of pixels; lines are numbered through all images. `step` is a row of the table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..checks import Array
+from ..depthwise.sliding import ROOM, forward_band
+from ..jit import kernel
+from ..panels import panel_tile
+from ..simd import LANES, address, load, store, zero
+from ..tile import TILE_COLUMNS, TILE_ROWS
+from .fields import (
+    BIAS, CHANNELS, COUNT, DILATION_X, DILATION_Y, FILTERED, FIRST, IN_PLACE, KERNEL_X, KERNEL_Y,
+    LEFT, LENGTH, LINES, OUT_CHANNELS, OUT_HEIGHT, OUT_WIDTH, PANELS, PERIOD, PITCH, POOL, REPEAT,
+    SLOPE, SOURCE, STRIDE_X, STRIDE_Y, TAPS, TO, TOP, TOTAL,
+)  # fmt: skip
+
+
+@kernel
+def floats(memory: Array, at: int, count: int) -> Array:
+    """Return so many float32 from byte `at` on: the same memory."""
+    return memory[at : at + 4 * count].view(np.float32)
+
+
+@kernel
+def activated(value: float, slope: float) -> float:
+    """PReLU of one number."""
+    return value if value > 0 else value * slope
+
+
+# --- products ---------------------------------------------------------------------------
+
+
+@kernel
+def convolve(
+    step: Array, weights: Array, x: Array, y: Array, low: int, high: int, panels: Any,
+    scratch: Array,
+) -> None:  # fmt: skip
+    """x (N, H, W, C) -> lines low .. high - 1 of prelu(rows of x @ matrix + bias), y flat.
+
+    panels = (first, last + 1) of the matrix. With POOL, lines are those before pooling, and
+    begin and end with whole windows. scratch holds LINES lines of rows, and of results if pooled.
+    """
+    width, total, pool = step[OUT_WIDTH], step[TOTAL], step[POOL]
+    pitch, lines = step[PITCH], step[LINES]
+    after_rows = 0 if step[SOURCE] == IN_PLACE else lines * width * pitch + LANES
+    for first in range(low, high, lines):
+        last = min(first + lines, high)
+        a_at = address(scratch)
+        if step[SOURCE] == FILTERED:
+            taps = floats(weights, step[TAPS], 9 * (step[CHANNELS] + ROOM))
+            forward_band(
+                x, taps.reshape((3, 3, step[CHANNELS] + ROOM)), (step[OUT_HEIGHT], width), a_at,
+                4 * pitch, first, last, (step[TOP], step[LEFT]), False,
+            )  # fmt: skip
+        elif step[SOURCE] == IN_PLACE:
+            a_at = address(x) + 4 * first * width * pitch
+        else:
+            copy_windows(step, x, first, last, a_at)
+        c_at = address(y) + 4 * (first * width * total + step[TO])
+        if pool > 1:
+            c_at = address(scratch) + 4 * after_rows
+        multiply(step, weights, a_at, c_at, (last - first) * width, panels)
+        if pool > 1:
+            keep_largest(step, scratch[after_rows:], y, first, last, panels)
+
+
+@kernel
+def multiply(step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any) -> None:
+    """Multiply m rows at address a_at by some panels; C (m, TOTAL) lies at c_at."""
+    k, n, pitch = step[LENGTH], step[OUT_CHANNELS], step[PITCH]
+    total = n if step[POOL] > 1 else step[TOTAL]
+    base = address(weights)
+    tiles = (m + TILE_ROWS - 1) // TILE_ROWS
+    for panel in range(panels[0], panels[1]):
+        left = panel * TILE_COLUMNS
+        columns, shift = min(n - left, TILE_COLUMNS), 4 * left
+        for tile in range(tiles):
+            row, end = tile * m // tiles, (tile + 1) * m // tiles
+            panel_tile(
+                a_at + 4 * row * pitch, pitch, base + step[PANELS] + shift * k, k,
+                c_at + 4 * (row * total + left), total, end - row, columns,
+                base + step[BIAS] + shift, base + step[SLOPE] + shift,
+            )  # fmt: skip
+
+
+@kernel
+def copy_vectors(source: int, target: int, count: int) -> None:
+    """Copy numbers from address to address in whole vectors, so perhaps a few more."""
+    for i in range(0, 4 * count, 4 * LANES):
+        store(load(source + i), target + i)
+
+
+@kernel
+def zero_vectors(target: int, count: int) -> None:
+    """Write zeros in whole vectors, so perhaps a few more."""
+    for i in range(0, 4 * count, 4 * LANES):
+        store(zero(), target + i)
+
+
+@kernel
+def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
+    """Copy the windows of lines first .. last - 1 side by side, to address `to`.
+
+    What is copied past the end of a run is overwritten by the next one.
+    """
+    _, height, width, channels = x.shape
+    kh, kw, count = step[KERNEL_Y], step[KERNEL_X], step[COUNT]
+    pixel, whole = 4 * channels, step[DILATION_X] == 1 and count == channels
+    line, run = width * pixel, 4 * count
+    reach = (kw - 1) * step[DILATION_X] + 1
+    for row in range(first, last):
+        image, oy = row // step[OUT_HEIGHT], row % step[OUT_HEIGHT]
+        top = oy * step[STRIDE_Y] - step[TOP]
+        base = address(x) + image * height * line + 4 * step[FIRST]
+        for ox in range(step[OUT_WIDTH]):
+            left, at = ox * step[STRIDE_X] - step[LEFT], to
+            for ky in range(kh):
+                iy = top + ky * step[DILATION_Y]
+                if iy < 0 or iy >= height:
+                    zero_vectors(at, kw * count)
+                elif whole and left >= 0 and left + reach <= width:
+                    copy_vectors(base + iy * line + left * pixel, at, kw * count)
+                else:
+                    for kx in range(kw):
+                        ix = left + kx * step[DILATION_X]
+                        if ix < 0 or ix >= width:
+                            zero_vectors(at + kx * run, count)
+                        else:
+                            copy_vectors(base + iy * line + ix * pixel, at + kx * run, count)
+                at += kw * run
+            to += 4 * step[PITCH]
+
+
+@kernel
+def keep_largest(step: Array, c: Array, y: Array, first: int, last: int, panels: Any) -> None:
+    """Keep the largest of each POOL x POOL outputs C (lines * OW, Cout) of whole windows."""
+    width, n, pool, total = step[OUT_WIDTH], step[OUT_CHANNELS], step[POOL], step[TOTAL]
+    oh, ow = step[OUT_HEIGHT] // pool, width // pool
+    left, right = panels[0] * TILE_COLUMNS, min(panels[1] * TILE_COLUMNS, n)
+    for row in range(first, last):
+        image, oy = row // step[OUT_HEIGHT], row % step[OUT_HEIGHT]
+        if oy % pool or oy // pool >= oh:
+            continue
+        for ox in range(ow):
+            at = ((image * oh + oy // pool) * ow + ox) * total + step[TO]
+            out = y[at + left : at + right]
+            for ky in range(pool):
+                for kx in range(pool):
+                    source = ((row - first + ky) * width + ox * pool + kx) * n
+                    seen = c[source + left : source + right]
+                    if ky == 0 and kx == 0:
+                        out[:] = seen
+                    else:
+                        take_larger(seen, out)
+
+
+@kernel
+def take_larger(seen: Array, out: Array) -> None:
+    """Keep the larger of two rows of numbers; NaN where either is."""
+    for i in range(out.size):
+        v = seen[i]
+        out[i] = v if v > out[i] or v != v else out[i]
+
+
+# --- windows per channel ------------------------------------------------------------------
+
+
+@kernel
+def filter_channels(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
+    """x (N, H, W, C) -> lines low .. high - 1 of a depthwise convolution of any kind, y (N, OH, OW, C)."""
+    kh, kw, channels = step[KERNEL_Y], step[KERNEL_X], step[CHANNELS]
+    taps = floats(weights, step[TAPS], kh * kw * channels).reshape((kh, kw, channels))
+    bias, slope = floats(weights, step[BIAS], channels), floats(weights, step[SLOPE], channels)
+    for line in range(low, high):
+        n, oy = line // step[OUT_HEIGHT], line % step[OUT_HEIGHT]
+        for ox in range(step[OUT_WIDTH]):
+            out = y[n, oy, ox]
+            out[:] = bias
+            for ky in range(kh):
+                iy = oy * step[STRIDE_Y] - step[TOP] + ky * step[DILATION_Y]
+                for kx in range(kw):
+                    ix = ox * step[STRIDE_X] - step[LEFT] + kx * step[DILATION_X]
+                    if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+                        seen, tap = x[n, iy, ix], taps[ky, kx]
+                        for c in range(out.size):
+                            out[c] += seen[c] * tap[c]
+            for c in range(out.size):
+                out[c] = activated(out[c], slope[c])
+
+
+@kernel
+def pool_largest(step: Array, x: Array, y: Array, low: int, high: int) -> None:
+    """x (N, H, W, C) -> lines low .. high - 1 of the largest of each window, y (N, OH, OW, C)."""
+    for line in range(low, high):
+        n, oy = line // step[OUT_HEIGHT], line % step[OUT_HEIGHT]
+        top = oy * step[STRIDE_Y] - step[TOP]
+        for ox in range(step[OUT_WIDTH]):
+            left = ox * step[STRIDE_X] - step[LEFT]
+            out = y[n, oy, ox]
+            out[:] = -np.inf
+            for iy in range(max(0, top), min(x.shape[1], top + step[KERNEL_Y])):
+                for ix in range(max(0, left), min(x.shape[2], left + step[KERNEL_X])):
+                    take_larger(x[n, iy, ix], out)
+
+
+@kernel
+def pool_average(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
+    """x (N, H, W, C) -> lines low .. high - 1 of windows' sums times their shares, y (N, OH, OW, C).
+
+    TAPS is where the shares (OH, OW) are.
+    """
+    width = step[OUT_WIDTH]
+    shares = floats(weights, step[TAPS], step[OUT_HEIGHT] * width)
+    for line in range(low, high):
+        n, oy = line // step[OUT_HEIGHT], line % step[OUT_HEIGHT]
+        top = oy * step[STRIDE_Y] - step[TOP]
+        for ox in range(width):
+            left = ox * step[STRIDE_X] - step[LEFT]
+            out, share = y[n, oy, ox], shares[oy * width + ox]
+            out[:] = 0
+            for iy in range(max(0, top), min(x.shape[1], top + step[KERNEL_Y])):
+                for ix in range(max(0, left), min(x.shape[2], left + step[KERNEL_X])):
+                    seen = x[n, iy, ix]
+                    for c in range(out.size):
+                        out[c] += seen[c]
+            for c in range(out.size):
+                out[c] *= share
+
+
+# --- number by number -----------------------------------------------------------------------
+
+
+@kernel
+def scale(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
+    """Numbers low .. high - 1 of prelu(x * scale + shift); low is a multiple of PERIOD."""
+    period = step[PERIOD]
+    factors = floats(weights, step[TAPS], period)
+    shifts, slopes = floats(weights, step[BIAS], period), floats(weights, step[SLOPE], period)
+    for start in range(low, high, period):
+        seen, out = x[start : start + period], y[start : start + period]
+        for i in range(out.size):
+            out[i] = activated(seen[i] * factors[i] + shifts[i], slopes[i])
+
+
+@kernel
+def add(step: Array, weights: Array, x: Array, other: Array, y: Array, low: int, high: int) -> None:
+    """Numbers low .. high - 1 of prelu(x + other); low is a multiple of PERIOD."""
+    period = step[PERIOD]
+    slopes = floats(weights, step[SLOPE], period)
+    for start in range(low, high, period):
+        seen, more = x[start : start + period], other[start : start + period]
+        out = y[start : start + period]
+        for i in range(out.size):
+            out[i] = activated(seen[i] + more[i], slopes[i])
+
+
+@kernel
+def copy(step: Array, x: Array, y: Array, low: int, high: int) -> None:
+    """Lines low .. high - 1 of y (N, OH, OW, TOTAL): x at (TOP, LEFT), zeros around, some channels.
+
+    Channels TO .. TO + COUNT * REPEAT - 1 are written.
+    """
+    repeat, to, count = step[REPEAT], step[TO], step[COUNT]
+    for line in range(low, high):
+        n, oy = line // step[OUT_HEIGHT], line % step[OUT_HEIGHT]
+        iy = oy - step[TOP]
+        for ox in range(step[OUT_WIDTH]):
+            ix = ox - step[LEFT]
+            out = y[n, oy, ox, to : to + count * repeat]
+            if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+                seen = x[n, iy, ix, step[FIRST] : step[FIRST] + count]
+                for c in range(count):
+                    for again in range(repeat):
+                        out[c * repeat + again] = seen[c]
+            else:
+                out[:] = 0
