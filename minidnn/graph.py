@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from minidnn.kernels.ladder import using
 from minidnn.module import Module, Parameter, calling
-from minidnn.tensor import Node, Op, Tensor, no_grad, recording
+from minidnn.tensor import Array, Node, Op, Tensor, no_grad, recording
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Value:
     dtype: str
     name: str
     parameter: Parameter | None = None
+    data: Array | None = field(default=None, compare=False)  # of a constant
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class _Tracer:
 
     def add(self, tensor: Tensor, kind: str, name: str) -> int:
         parameter = tensor if isinstance(tensor, Parameter) else None
-        value = Value(kind, tensor.shape, str(tensor.dtype), name, parameter)
+        data = tensor.data if kind == "constant" else None
+        value = Value(kind, tensor.shape, str(tensor.dtype), name, parameter, data)
         self.graph.values.append(value)
         self.alive.append(tensor)
         self.index[id(tensor)] = len(self.graph.values) - 1

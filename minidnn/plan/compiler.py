@@ -1,0 +1,294 @@
+"""`compile(model, input_shape)`: a plan that computes what the model computes in evaluation mode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidnn.errors import ConfigError, DTypeError, GraphError, ShapeError
+from minidnn.kernels import memory
+from minidnn.kernels.jit import num_threads
+from minidnn.kernels.plan import fields as f
+from minidnn.kernels.plan.run import run_images, run_parts
+from minidnn.module import Module
+from minidnn.plan.folding import fold
+from minidnn.plan.lowering import lower
+from minidnn.plan.memory import ALIGNMENT, Life, arrange
+from minidnn.plan.program import Program, Step
+from minidnn.plan.table import Weights, images_at_a_time, rows_of, scratch_of
+from minidnn.tensor import Array, Tensor
+
+# Images per thread from which on each thread takes its own through the whole network.
+OWN = 4
+KEPT = 8  # layouts, of the numbers of images that came last
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies for a number of images, and in which order it runs.
+
+    Attributes
+    ----------
+    table : ndarray of int64
+        With the places of values.
+    pieces : list
+        Ranges of rows, and steps between them that Python runs.
+    segments : ndarray of int64 or None
+        Of `run_images`; None where threads share each step.
+    places : dict
+        Value -> byte it begins at, of those that all threads see.
+    local, local_size, size : int
+        Where the threads' own values begin, how many bytes each has, and bytes in all.
+    """
+
+    table: Array
+    pieces: list[tuple[int, int] | Step]
+    segments: Array | None
+    places: dict[int, int]
+    local: int
+    local_size: int
+    size: int
+
+
+class Plan:
+    """A compiled model: ``plan(images) -> outputs``. Made by `minidnn.compile`.
+
+    It never changes. Several threads of Python may call it at the same time.
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        Of one image.
+    program : Program
+        Its steps.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.input_shape = program.input_shape
+        self.program = program
+        weights = Weights()
+        rows: list[Array] = []
+        self._rows: list[tuple[int, int]] = []  # of each step
+        for step in program.steps:
+            found = [] if step.kind == "op" else rows_of(step, weights)
+            self._rows.append((len(rows), len(rows) + len(found)))
+            rows += found
+        self._table = np.array(rows, np.int64).reshape(-1, f.FIELDS)
+        self._weights = weights.memory()
+        self._scratch = max([scratch_of(row) for row in rows], default=0)
+        self._layouts: dict[tuple[int, int], Layout] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.input_shape))
+        return f"Plan((N, {shape}), {len(self.program.steps)} steps)"
+
+    def __call__(self, images: Array | Tensor) -> Any:
+        """Compute the outputs for some images.
+
+        Parameters
+        ----------
+        images : ndarray of float32 of shape (N, ...)
+            As the model takes them.
+
+        Returns
+        -------
+        ndarray of float32, or tuple of them
+            What the model returns in evaluation mode, to float32 rounding.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+        """
+        x = self._checked(images)
+        layout, threads = self.layout(len(x)), num_threads()
+        room = memory.empty((layout.size,), np.uint8)
+        scratch = memory.empty((threads, self._scratch), np.float32)
+        view(room, layout.places[self.program.input], x.shape)[...] = x
+        if len(x):
+            self._run(layout, len(x), threads, room, scratch)
+        outputs = tuple(
+            view(room, layout.places[value], (len(x), *shape)).copy()
+            for value, shape in self.program.outputs
+        )
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _checked(self, images: Array | Tensor) -> Array:
+        x = images.data if isinstance(images, Tensor) else np.asarray(images)
+        if x.shape[1:] != self.input_shape or not x.ndim:
+            raise ShapeError(f"plan: expected images of shape (N, {str(self.input_shape)[1:]}, got {x.shape}")
+        if x.dtype != np.float32:
+            raise DTypeError(f"plan: expected float32 images, got {x.dtype}")
+        return x
+
+    def _run(self, layout: Layout, n: int, threads: int, room: Array, scratch: Array) -> None:
+        if layout.segments is not None:
+            run_images(
+                layout.table, self._weights, room, layout.segments, n, threads, layout.local,
+                layout.local_size, scratch,
+            )  # fmt: skip
+            return
+        for piece in layout.pieces:
+            if isinstance(piece, Step):
+                self._run_op(piece, layout, n, room)
+            else:
+                table = layout.table[piece[0] : piece[1]]
+                run_parts(table, self._weights, room, n, threads, scratch)
+
+    def _run_op(self, step: Step, layout: Layout, n: int, room: Array) -> None:
+        assert step.op is not None
+        settings = dict(step.settings)
+        shapes = settings.pop("shapes")
+        arrays: list[Array | None] = []
+        for position, (value, shape) in enumerate(zip(step.inputs, shapes, strict=True)):
+            if value is None:
+                arrays.append(step.arrays.get(str(position)))
+            else:
+                arrays.append(view(room, layout.places[value], (n, *shape)))
+        y, _ = step.op.function(*arrays, **settings)
+        target = view(room, layout.places[step.output], (n, self.program.sizes[step.output]))
+        if y.size != target.size or y.dtype != np.float32:
+            raise GraphError(
+                f"plan: {step.labels[0]}: expected {target.size} float32 numbers for {n} images, "
+                f"got {y.dtype} of shape {y.shape}"
+            )
+        target[...] = y.reshape(target.shape)
+
+    # --- layouts ------------------------------------------------------------------------
+
+    def layout(self, n: int) -> Layout:
+        """Return where values lie for n images, and how the plan runs on them."""
+        key = n, num_threads()
+        with self._lock:
+            found = self._layouts.get(key)
+            if found is None:
+                found = self._new_layout(*key)
+                while len(self._layouts) >= KEPT:
+                    self._layouts.pop(next(iter(self._layouts)))
+                self._layouts[key] = found
+        return found
+
+    def _new_layout(self, n: int, threads: int) -> Layout:
+        ops = any(step.kind == "op" for step in self.program.steps)
+        segments = [] if ops or n < OWN * threads else self._segments()
+        local: dict[int, int] = {}  # value -> segment
+        for i, (first, last, _) in enumerate(segments):
+            local |= dict.fromkeys(self._inner(first, last), i)
+        lives = self._lives()
+        shared = {v: life._replace(size=life.size * n) for v, life in lives.items() if v not in local}
+        places, size = arrange(shared)
+        start = -(-(size + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
+        own: dict[int, int] = {}
+        local_size = 0
+        for i, (_, _, images) in enumerate(segments):
+            mine = {v: lives[v]._replace(size=lives[v].size * images) for v in local if local[v] == i}
+            found, needed = arrange(mine)
+            own |= found
+            local_size = max(local_size, -(-needed // ALIGNMENT) * ALIGNMENT + ALIGNMENT)
+        ranges = [(self._rows[a][0], self._rows[b - 1][1], images) for a, b, images in segments]
+        return Layout(
+            self._placed(places, own),
+            self._pieces(),
+            np.array(ranges, np.int64) if segments else None,
+            places,
+            start,
+            local_size,
+            start + threads * local_size + ALIGNMENT,
+        )
+
+    def _segments(self) -> list[tuple[int, int, int]]:
+        """Return runs of steps, first and last + 1, and how many images go through at a time."""
+        found: list[tuple[int, int, int]] = []
+        first, images = 0, 1
+        for i, step in enumerate(self.program.steps):
+            wanted = images_at_a_time(step)
+            if wanted > 2 * images:
+                if i > first:
+                    found.append((first, i, images))
+                first, images = i, wanted
+        return [*found, (first, len(self.program.steps), images)] if self.program.steps else []
+
+    def _lives(self) -> dict[int, Life]:
+        """Return from which step to which each value is needed, and its bytes per image."""
+        steps, sizes = self.program.steps, self.program.sizes
+        seen: dict[int, list[int]] = {self.program.input: [-1]}
+        for i, step in enumerate(steps):
+            for value in (*step.inputs, step.output):
+                if value is not None:
+                    seen.setdefault(value, []).append(i)
+        for value, _ in self.program.outputs:
+            seen[value].append(len(steps))
+        return {v: Life(min(at), max(at), 4 * sizes[v]) for v, at in seen.items()}
+
+    def _inner(self, first: int, last: int) -> list[int]:
+        """Return the values that no step outside of a run of steps touches."""
+        lives = self._lives()
+        return [v for v, life in lives.items() if first <= life.first and life.last < last]
+
+    def _pieces(self) -> list[tuple[int, int] | Step]:
+        pieces: list[tuple[int, int] | Step] = []
+        for step, rows in zip(self.program.steps, self._rows, strict=True):
+            if step.kind == "op":
+                pieces.append(step)
+            elif pieces and not isinstance(pieces[-1], Step):
+                pieces[-1] = pieces[-1][0], rows[1]
+            else:
+                pieces.append(rows)
+        return pieces
+
+    def _placed(self, places: dict[int, int], own: dict[int, int]) -> Array:
+        table = self._table.copy()
+        for step, (first, last) in zip(self.program.steps, self._rows, strict=True):
+            for row in table[first:last]:
+                values = [*step.inputs, step.inputs[0]][:2] + [step.output]
+                for value, (column, flag) in zip(values, PLACED, strict=True):
+                    assert value is not None
+                    row[flag] = value in own
+                    row[column] = own[value] if value in own else places[value]
+        return table
+
+
+PLACED = ((f.X, f.X_LOCAL), (f.OTHER, f.OTHER_LOCAL), (f.Y, f.Y_LOCAL))
+
+
+def view(room: Array, at: int, shape: Sequence[int]) -> Array:
+    """Return float32 numbers of that shape from a byte of memory on."""
+    size = 4 * int(np.prod(shape, dtype=np.int64))
+    return room[at : at + size].view(np.float32).reshape(shape)
+
+
+def compile(model: Module, input_shape: Sequence[int]) -> Plan:
+    """Compile a model for inference.
+
+    Batch normalisation is folded into weights; activations and max-pools join the products
+    before them; a depthwise convolution is fetched by the product after it; matrices are laid
+    out as the loops read them, once; values share memory.
+
+    Parameters
+    ----------
+    model : Module
+        Is traced in evaluation mode, and may change afterwards: its weights are copied.
+    input_shape : sequence of int
+        Of a batch, such as (1, 32, 32, 3). Any number of images will do later.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ConfigError
+        If the shape is none of a batch.
+    GraphError
+        If the model mixes images.
+    ShapeError
+        If the model does not take such images.
+    """
+    shape = tuple(int(size) for size in input_shape)
+    if len(shape) < 2 or min(shape) < 1:
+        raise ConfigError(f"compile: expected the shape of a batch, such as (1, 32, 32, 3), got {shape}")
+    return Plan(fold(lower(model, shape[1:])))

@@ -1,0 +1,137 @@
+"""A program: what a model computes at inference, as steps over values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from minidnn.tensor import Array, Op
+
+Shape = tuple[int, ...]
+Size3 = tuple[int, int, int]
+
+
+def as_map(shape: Shape) -> Size3:
+    """Return (H, W, C) of one image's value; what is no map is one pixel."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return 1, 1, math.prod(shape)
+
+
+@dataclass
+class Step:
+    """One step; geometry is that of one image.
+
+    Attributes
+    ----------
+    kind : str
+        ``"convolve"``, ``"depthwise"``, ``"scale"``, ``"add"``, ``"copy"``, ``"largest"``,
+        ``"average"``: the loops of `minidnn.kernels.plan.steps`. ``"op"``: an op's own kernel.
+    inputs : list of int or None
+        Numbers of values; an op's constants are in `arrays`.
+    output : int
+    shape, out_shape : (H, W, C)
+        Of the input and of what is computed, before `pool`.
+    labels : list of str
+        Dotted paths of the layers in it.
+    arrays : dict
+        Folded weights: ``matrix`` (K, N), or (groups, K, N), ``taps`` (KH, KW, C), ``factor``,
+        ``bias``, ``slope`` and ``shares``, where there are any.
+    kernel, stride, dilation : (int, int)
+    start : (int, int)
+        Zeros above and left of the map; of a copy, the place in the larger map.
+    pool : int
+        Size of the max-pool windows whose largest output alone is kept.
+    to, total : int
+        First channel that is written of how many; 0 stands for all.
+    repeat : int
+        How often a copy writes each channel.
+    op, settings : Op, dict
+        Of an ``"op"``.
+    macs : int
+    """
+
+    kind: str
+    inputs: list[int | None]
+    output: int
+    shape: Size3
+    out_shape: Size3
+    labels: list[str]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    start: tuple[int, int] = (0, 0)
+    pool: int = 1
+    to: int = 0
+    total: int = 0
+    repeat: int = 1
+    op: Op | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    macs: int = 0
+
+    @property
+    def groups(self) -> int:
+        """Parts that channels are convolved in."""
+        matrix = self.arrays.get("matrix")
+        return 1 if matrix is None or matrix.ndim == 2 else len(matrix)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output value."""
+        return self.total or self.out_shape[2]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is a plain matrix product over pixels."""
+        return (
+            self.kind == "convolve"
+            and "taps" not in self.arrays
+            and (self.kernel, self.stride, self.start) == ((1, 1), (1, 1), (0, 0))
+            and self.groups == 1
+            and self.shape[:2] == self.out_shape[:2]
+        )
+
+
+@dataclass
+class Program:
+    """Steps in the order in which they run.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Numbers per image of each value.
+    steps : list of Step
+    input : int
+    input_shape : tuple of int
+        Of one image.
+    outputs : list of (int, tuple of int)
+        Values and shapes per image.
+    """
+
+    sizes: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    input: int = 0
+    input_shape: Shape = ()
+    outputs: list[tuple[int, Shape]] = field(default_factory=list)
+
+    def new_value(self, shape: Shape) -> int:
+        """Add a value of that shape per image; return its number."""
+        self.sizes.append(math.prod(shape))
+        return len(self.sizes) - 1
+
+    def readers(self) -> dict[int, list[Step]]:
+        """Return the steps that read each value."""
+        found: dict[int, list[Step]] = {}
+        for step in self.steps:
+            for value in step.inputs:
+                if value is not None:
+                    found.setdefault(value, []).append(step)
+        return found
+
+    def only_reader(self, value: int, readers: dict[int, list[Step]]) -> Step | None:
+        """Return the one step that reads a value that is no output, if there is one."""
+        found = readers.get(value, [])
+        seen = any(value == output for output, _ in self.outputs)
+        return found[0] if len(found) == 1 and not seen else None

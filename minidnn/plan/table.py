@@ -1,0 +1,167 @@
+"""From a program to numbers: a row of the table per step, and all weights in one piece of memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidnn.kernels.depthwise.sliding import padded
+from minidnn.kernels.panels import fill_up, pack, panels_of
+from minidnn.kernels.plan import fields as f
+from minidnn.kernels.simd import LANES
+from minidnn.plan.program import Step
+from minidnn.tensor import Array
+
+KINDS = {
+    "convolve": f.CONVOLVE,
+    "depthwise": f.DEPTHWISE,
+    "scale": f.SCALE,
+    "add": f.ADD,
+    "copy": f.COPY,
+    "largest": f.LARGEST,
+    "average": f.AVERAGE,
+}
+# Rows of a product that are computed at a time: enough to use what is read of the matrix, few
+# enough to stay in the second-level cache.
+ROWS = 112
+# Numbers of a matrix beyond which it should serve more rows than one image has, and how many.
+LARGE, MANY = 1 << 16, 144
+# Pixels of a map up to which threads share a step by columns of the matrix.
+FEW_PIXELS = 49
+# A row of so many bytes would put every row of a product in the same place of the L1 cache.
+ALIASED = 2048
+ALIGNMENT = 64
+
+
+class Weights:
+    """Arrays one after the other, each from a whole cache line on."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def put(self, array: Array) -> int:
+        """Add an array as float32; return the byte it begins at."""
+        data = np.ascontiguousarray(array, np.float32).tobytes()
+        at, end = self.size, -len(data) % ALIGNMENT
+        self.parts += [data, bytes(end)]
+        self.size += len(data) + end
+        return at
+
+    def memory(self) -> Array:
+        """Return them all as bytes, with some more that vectors may read."""
+        raw = np.empty(self.size + 2 * ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        memory = raw[start : start + self.size + ALIGNMENT]
+        memory[:] = np.frombuffer(b"".join([*self.parts, bytes(ALIGNMENT)]), np.uint8)
+        return memory
+
+
+def rows_of(step: Step, weights: Weights) -> list[Array]:
+    """Return a step as rows of the table, one per group of channels; places of values are left 0."""
+    row = np.zeros(f.FIELDS, np.int64)
+    row[f.KIND] = KINDS[step.kind]
+    row[f.HEIGHT : f.CHANNELS + 1] = step.shape
+    row[f.OUT_HEIGHT : f.OUT_CHANNELS + 1] = step.out_shape
+    row[f.KERNEL_Y : f.KERNEL_X + 1] = step.kernel
+    row[f.STRIDE_Y : f.STRIDE_X + 1] = step.stride
+    row[f.DILATION_Y : f.DILATION_X + 1] = step.dilation
+    row[f.TOP : f.LEFT + 1] = step.start
+    row[f.COUNT], row[f.TO], row[f.TOTAL] = step.shape[2], step.to, step.channels
+    row[f.POOL], row[f.REPEAT], row[f.PERIOD] = step.pool, step.repeat, step.out_shape[2]
+    row[f.LINES] = 1
+    if step.kind == "convolve":
+        return _products(step, row, weights)
+    width = _columns(step)
+    row[f.PERIOD] = width
+    if width != step.out_shape[2]:  # numbers per element: an image is one line
+        pixels = step.shape[0] * step.shape[1]
+        row[f.HEIGHT : f.WIDTH + 1] = row[f.OUT_HEIGHT : f.OUT_WIDTH + 1] = 1, pixels
+    _endings(step, row, weights, width)
+    for name in ("taps", "factor", "shares"):
+        if name in step.arrays:
+            row[f.TAPS] = weights.put(step.arrays[name])
+    if step.kind == "scale" and "factor" not in step.arrays:
+        row[f.TAPS] = weights.put(np.ones(width))
+    return [row]
+
+
+def _columns(step: Step) -> int:
+    """Return how many numbers per column a step has: one per channel, or per element."""
+    named = [step.arrays[name] for name in ("factor", "bias", "slope") if name in step.arrays]
+    return max([array.size for array in named], default=step.out_shape[2])
+
+
+def _endings(step: Step, row: Array, weights: Weights, width: int) -> None:
+    if step.kind in ("depthwise", "scale", "add"):
+        row[f.BIAS] = weights.put(_repeated(step, "bias", 0.0, width))
+        row[f.SLOPE] = weights.put(_repeated(step, "slope", 1.0, width))
+
+
+def _repeated(step: Step, name: str, without: float, width: int) -> Array:
+    found = step.arrays.get(name, np.full(1, without))
+    return np.tile(found, width // found.size)
+
+
+def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
+    matrices = step.arrays["matrix"]
+    matrices = matrices if matrices.ndim == 3 else matrices[None]
+    groups, k, n = matrices.shape
+    row[f.LENGTH], row[f.OUT_CHANNELS] = k, n
+    if "taps" in step.arrays:
+        row[f.SOURCE] = f.FILTERED
+        row[f.TAPS] = weights.put(padded(step.arrays["taps"].astype(np.float32)))
+    elif step.is_pointwise and 4 * k % ALIASED:
+        row[f.SOURCE] = f.IN_PLACE
+    else:
+        row[f.SOURCE] = f.WINDOWED
+    # Whole vectors and one more: rows do not all want the same place of the cache.
+    row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + LANES
+    pixels = step.out_shape[0] * step.out_shape[1]
+    row[f.BY_PANEL] = pixels <= FEW_PIXELS or step.out_shape[0] % step.pool > 0
+    row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
+    bias = step.arrays.get("bias", np.zeros(groups * n)).reshape(groups, n)
+    slope = step.arrays.get("slope", np.ones(groups * n)).reshape(groups, n)
+    found = []
+    for group in range(groups):
+        own = row.copy()
+        own[f.COUNT] = step.shape[2] // groups
+        own[f.FIRST], own[f.TO] = group * own[f.COUNT], step.to + group * n
+        own[f.PANELS] = weights.put(pack(matrices[group]))
+        own[f.BIAS] = weights.put(fill_up(bias[group]))
+        own[f.SLOPE] = weights.put(fill_up(slope[group]))
+        found.append(own)
+    return found
+
+
+def lines_at_a_time(height: int, width: int, pool: int) -> int:
+    """Return how many lines a product takes at a time: whole images, or whole windows of one."""
+    if height * width <= ROWS:
+        return height * max(1, round(ROWS / (height * width)))
+    if height % pool:
+        return height
+    whole = [n for n in range(pool, height + 1, pool) if height % n == 0]
+    return max([n for n in whole if n * width <= ROWS], default=whole[0])
+
+
+def scratch_of(row: Array) -> int:
+    """Return how many float32 of scratch memory a row of the table needs."""
+    if row[f.KIND] != f.CONVOLVE:
+        return 0
+    rows = int(row[f.LINES] * row[f.OUT_WIDTH])
+    fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH]) + LANES
+    return fetched + (rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0) + LANES
+
+
+def images_at_a_time(step: Step) -> int:
+    """Return how many images a thread should take through a step before the next one."""
+    matrix = step.arrays.get("matrix")
+    if matrix is None or matrix.size <= LARGE:
+        return 1
+    return math.ceil(MANY / (step.out_shape[0] * step.out_shape[1]))
+
+
+def panels_in(row: Array) -> int:
+    """Return how many panels a row's matrix has."""
+    return panels_of(int(row[f.OUT_CHANNELS]))
