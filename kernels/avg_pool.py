@@ -51,7 +51,7 @@ def _counts(size: int, out: int, k: int, stride: int, pads: Pair, include_pad: b
     return stop - start
 
 
-def shares(
+def window_shares(
     x_shape: tuple[int, ...],
     out: Pair,
     size: Pair,
@@ -72,7 +72,7 @@ def forward_naive(
 ) -> Array:
     """Add up the window of every output element; channels outermost."""
     y = empty(out_shape(x.shape, size, stride, pads, ceil_mode), x.dtype)
-    shares = shares(x.shape, y.shape[1:3], size, stride, pads, count_include_pad, x)
+    shares = window_shares(x.shape, y.shape[1:3], size, stride, pads, count_include_pad, x)
     naive_forward_loop(x, size, stride, (pads[0], pads[2]), shares, y)
     return y
 
@@ -112,7 +112,7 @@ def backward_naive(
 ) -> Array:
     """Give every element of a window its share of the gradient."""
     dx = np.zeros(x_shape, dy.dtype)
-    shares = shares(x_shape, dy.shape[1:3], size, stride, pads, count_include_pad, dy)
+    shares = window_shares(x_shape, dy.shape[1:3], size, stride, pads, count_include_pad, dy)
     naive_backward_loop(dy, size, stride, (pads[0], pads[2]), shares, dx)
     return dx
 
@@ -148,7 +148,7 @@ def forward_numpy(
     for p in range(size[0]):
         for q in range(size[1]):
             y += shifted(wide, p, q, stride, out)
-    y *= shares(x.shape, out, size, stride, pads, count_include_pad, x)[:, :, None]
+    y *= window_shares(x.shape, out, size, stride, pads, count_include_pad, x)[:, :, None]
     return y
 
 
@@ -165,7 +165,7 @@ def backward_numpy(
     """Loop over the positions in a window; at one position no two windows meet."""
     out = dy.shape[1], dy.shape[2]
     wide = padded(np.zeros(x_shape, dy.dtype), size, stride, pads, out, 0)
-    part = dy * shares(x_shape, out, size, stride, pads, count_include_pad, dy)[:, :, None]
+    part = dy * window_shares(x_shape, out, size, stride, pads, count_include_pad, dy)[:, :, None]
     for p in range(size[0]):
         for q in range(size[1]):
             shifted(wide, p, q, stride, out)[...] += part
@@ -178,7 +178,7 @@ def forward_fused(
 ) -> Array:
     """Add whole pixels, channels innermost; a row of outputs is the unit of work."""
     y = empty(out_shape(x.shape, size, stride, pads, ceil_mode), x.dtype)
-    shares = shares(x.shape, y.shape[1:3], size, stride, pads, count_include_pad, x)
+    shares = window_shares(x.shape, y.shape[1:3], size, stride, pads, count_include_pad, x)
     n_chunks = chunks(y.shape[0] * y.shape[1])
     fused_forward_loop(x, size, stride, (pads[0], pads[2]), shares, y, n_chunks)
     return y
@@ -220,7 +220,7 @@ def backward_fused(
 ) -> Array:
     """One image per task, so overlapping windows never meet on two threads."""
     dx = empty(x_shape, dy.dtype)
-    shares = shares(x_shape, dy.shape[1:3], size, stride, pads, count_include_pad, dy)
+    shares = window_shares(x_shape, dy.shape[1:3], size, stride, pads, count_include_pad, dy)
     fused_backward_loop(dy, size, stride, (pads[0], pads[2]), shares, dx, chunks(len(dx)))
     return dx
 

@@ -130,7 +130,7 @@ panel_tile: Any = _intrinsic(_panel_tile)
 def multiply_panels(
     a: Array, b: Array, bias: Array, slope: Array, c: Array, first: int, last: int
 ) -> None:
-    """a (M, K) @ b (panels, K, TILE_COLUMNS), biased and activated -> c (M, N), panels first .. last - 1.
+    """prelu(a (M, K) @ b (panels, K, TILE_COLUMNS) + bias) -> panels first .. last - 1 of c (M, N).
 
     bias and slope are filled up to whole panels.
     """

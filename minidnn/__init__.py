@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from minidnn.module import Buffer, Module, Parameter, Sequential
     from minidnn.optim import SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
+    from minidnn.plan.compiler import compile
     from minidnn.tensor import Tensor, no_grad, op
     from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
     from minidnn.warmup import warm_up
@@ -71,6 +72,7 @@ _HOME = {
     "accuracy": "losses",
     "check_gradients": "gradcheck",
     "clip_grad_norm": "optim",
+    "compile": "plan.compiler",
     "concat": "arithmetic",
     "cross_entropy": "losses",
     "decay_groups": "optim",
@@ -119,6 +121,7 @@ __all__ = [
     "accuracy",
     "check_gradients",
     "clip_grad_norm",
+    "compile",
     "concat",
     "cross_entropy",
     "decay_groups",

@@ -130,9 +130,7 @@ def test_every_layer_compiles_by_itself(name: str) -> None:
 
 CHAINS: dict[str, tuple[Any, tuple[int, ...], list[str]]] = {
     "conv, norm, prelu, pool": (
-        lambda: nn.Sequential(
-            nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.PReLU(5), nn.MaxPool2d(2)
-        ),
+        lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.PReLU(5), nn.MaxPool2d(2)),
         (8, 8, 3),
         ["convolve"],
     ),
@@ -212,7 +210,8 @@ class WithOps(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Scale by a parameter, square, take the largest pixel."""
-        return self.last(((self.first(x) * self.gain) ** 2.0).max(axis=(1, 2)))
+        y: nn.Tensor = self.last(((self.first(x) * self.gain) ** 2.0).max(axis=(1, 2)))
+        return y
 
 
 def test_ops_of_the_engine_without_a_compiled_step_run_by_themselves_and_silently() -> None:
@@ -233,7 +232,8 @@ class WithOwnOp(nn.Module):
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """Halve, and halve again."""
-        return halved(halved(x))
+        y: nn.Tensor = halved(halved(x))
+        return y
 
 
 def test_a_users_own_op_runs_through_its_own_function_and_warns_once() -> None:
@@ -265,7 +265,7 @@ def test_nan_comes_out_where_it_came_in() -> None:
 
 
 def test_a_plan_keeps_its_weights_when_the_model_changes() -> None:
-    model = _settled(nn.Linear(3, 2))
+    model = nn.Linear(3, 2)
     plan, x = nn.compile(model, (1, 3)), _images(2, (3,))
     want = plan(x)
     model.weight.data[...] = 7

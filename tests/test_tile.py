@@ -187,7 +187,7 @@ def _neon_assembly() -> str:
     signature = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 12)
     function = ir.Function(module, signature, "one")
     builder = ir.IRBuilder(function.append_basic_block())
-    tile._Emitter(builder, tile.TILES["neon"]).emit(*function.args)
+    tile.Emitter(builder, tile.TILES["neon"]).emit(*function.args)
     builder.ret_void()
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu="neoverse-n1", features="+neon", opt=3

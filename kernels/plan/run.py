@@ -12,12 +12,39 @@ from ..checks import Array
 from ..jit import kernel, parallel, prange, thread_id
 from ..tile import TILE_COLUMNS
 from .fields import (
-    ADD, AVERAGE, BY_PANEL, CHANNELS, CONVOLVE, COPY, DEPTHWISE, HEIGHT, KIND, LARGEST, OTHER,
-    OTHER_LOCAL, OUT_CHANNELS, OUT_HEIGHT, OUT_WIDTH, POOL, SCALE, TOTAL, WIDTH, X, X_LOCAL, Y,
+    ADD,
+    AVERAGE,
+    BY_PANEL,
+    CHANNELS,
+    CONVOLVE,
+    COPY,
+    DEPTHWISE,
+    HEIGHT,
+    KIND,
+    LARGEST,
+    OTHER,
+    OTHER_LOCAL,
+    OUT_CHANNELS,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    POOL,
+    SCALE,
+    TOTAL,
+    WIDTH,
+    X_LOCAL,
     Y_LOCAL,
+    X,
+    Y,
 )  # fmt: skip
 from .steps import (
-    add, convolve, copy, filter_channels, floats, pool_average, pool_largest, scale,
+    add,
+    convolve,
+    copy,
+    filter_channels,
+    floats,
+    pool_average,
+    pool_largest,
+    scale,
 )  # fmt: skip
 
 
@@ -57,7 +84,7 @@ def run_step(
 @kernel
 def panels_of(step: Array) -> int:
     """Return how many panels a step's matrix has."""
-    return (step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS
+    return int((step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS)
 
 
 @kernel

@@ -16,9 +16,35 @@ from ..panels import panel_tile
 from ..simd import LANES, address, load, store, zero
 from ..tile import TILE_COLUMNS, TILE_ROWS
 from .fields import (
-    BIAS, CHANNELS, COUNT, DILATION_X, DILATION_Y, FILTERED, FIRST, IN_PLACE, KERNEL_X, KERNEL_Y,
-    LEFT, LENGTH, LINES, OUT_CHANNELS, OUT_HEIGHT, OUT_WIDTH, PANELS, PERIOD, PITCH, POOL, REPEAT,
-    SLOPE, SOURCE, STRIDE_X, STRIDE_Y, TAPS, TO, TOP, TOTAL,
+    BIAS,
+    CHANNELS,
+    COUNT,
+    DILATION_X,
+    DILATION_Y,
+    FILTERED,
+    FIRST,
+    IN_PLACE,
+    KERNEL_X,
+    KERNEL_Y,
+    LEFT,
+    LENGTH,
+    LINES,
+    OUT_CHANNELS,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PANELS,
+    PERIOD,
+    PITCH,
+    POOL,
+    REPEAT,
+    SLOPE,
+    SOURCE,
+    STRIDE_X,
+    STRIDE_Y,
+    TAPS,
+    TO,
+    TOP,
+    TOTAL,
 )  # fmt: skip
 
 
@@ -174,7 +200,7 @@ def take_larger(seen: Array, out: Array) -> None:
 
 @kernel
 def filter_channels(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
-    """x (N, H, W, C) -> lines low .. high - 1 of a depthwise convolution of any kind, y (N, OH, OW, C)."""
+    """x (N, H, W, C) -> lines low .. high - 1 of any depthwise convolution, y (N, OH, OW, C)."""
     kh, kw, channels = step[KERNEL_Y], step[KERNEL_X], step[CHANNELS]
     taps = floats(weights, step[TAPS], kh * kw * channels).reshape((kh, kw, channels))
     bias, slope = floats(weights, step[BIAS], channels), floats(weights, step[SLOPE], channels)
@@ -212,7 +238,7 @@ def pool_largest(step: Array, x: Array, y: Array, low: int, high: int) -> None:
 
 @kernel
 def pool_average(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
-    """x (N, H, W, C) -> lines low .. high - 1 of windows' sums times their shares, y (N, OH, OW, C).
+    """x (N, H, W, C) -> lines low .. high - 1 of windows' sums times shares, y (N, OH, OW, C).
 
     TAPS is where the shares (OH, OW) are.
     """

@@ -1,4 +1,4 @@
-"""`compile(model, input_shape)`: a plan that computes what the model computes in evaluation mode."""
+"""`compile(model, input_shape)`: a plan of what a model computes in evaluation mode."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ class Plan:
     def _checked(self, images: Array | Tensor) -> Array:
         x = images.data if isinstance(images, Tensor) else np.asarray(images)
         if x.shape[1:] != self.input_shape or not x.ndim:
-            raise ShapeError(f"plan: expected images of shape (N, {str(self.input_shape)[1:]}, got {x.shape}")
+            wanted = ", ".join(["N", *map(str, self.input_shape)])
+            raise ShapeError(f"plan: expected images of shape ({wanted}), got {x.shape}")
         if x.dtype != np.float32:
             raise DTypeError(f"plan: expected float32 images, got {x.dtype}")
         return x
@@ -179,13 +180,16 @@ class Plan:
         for i, (first, last, _) in enumerate(segments):
             local |= dict.fromkeys(self._inner(first, last), i)
         lives = self._lives()
-        shared = {v: life._replace(size=life.size * n) for v, life in lives.items() if v not in local}
+        shared = {v: Life(*life[:2], life.size * n) for v, life in lives.items() if v not in local}
+        if segments:  # threads do not wait for each other: another may be anywhere
+            shared = {v: Life(0, 0, life.size) for v, life in shared.items()}
         places, size = arrange(shared)
         start = -(-(size + ALIGNMENT) // ALIGNMENT) * ALIGNMENT
         own: dict[int, int] = {}
         local_size = 0
         for i, (_, _, images) in enumerate(segments):
-            mine = {v: lives[v]._replace(size=lives[v].size * images) for v in local if local[v] == i}
+            inside = [v for v, segment in local.items() if segment == i]
+            mine = {v: Life(*lives[v][:2], lives[v].size * images) for v in inside}
             found, needed = arrange(mine)
             own |= found
             local_size = max(local_size, -(-needed // ALIGNMENT) * ALIGNMENT + ALIGNMENT)
@@ -244,7 +248,7 @@ class Plan:
         table = self._table.copy()
         for step, (first, last) in zip(self.program.steps, self._rows, strict=True):
             for row in table[first:last]:
-                values = [*step.inputs, step.inputs[0]][:2] + [step.output]
+                values = [step.inputs[0], step.inputs[-1], step.output]
                 for value, (column, flag) in zip(values, PLACED, strict=True):
                     assert value is not None
                     row[flag] = value in own
@@ -290,5 +294,7 @@ def compile(model: Module, input_shape: Sequence[int]) -> Plan:
     """
     shape = tuple(int(size) for size in input_shape)
     if len(shape) < 2 or min(shape) < 1:
-        raise ConfigError(f"compile: expected the shape of a batch, such as (1, 32, 32, 3), got {shape}")
+        raise ConfigError(
+            f"compile: expected the shape of a batch, such as (1, 32, 32, 3), got {shape}"
+        )
     return Plan(fold(lower(model, shape[1:])))

@@ -12,7 +12,7 @@ from minidnn import arithmetic
 from minidnn.errors import GraphError, ShapeError
 from minidnn.graph import Graph, Value, trace
 from minidnn.graph import Step as Run
-from minidnn.kernels.avg_pool import shares
+from minidnn.kernels.avg_pool import window_shares
 from minidnn.layers import activation, conv, dropout, linear, norm, pool
 from minidnn.module import Module
 from minidnn.plan.program import Program, Step, as_map
@@ -257,7 +257,7 @@ def _avg_pool(at: _Lowering, run: Run) -> bool:
     x_shape = at.graph.values[first].shape
     out = at.image(run.output)
     like = np.empty(0, np.float32)
-    found = shares(
+    found = window_shares(
         x_shape, (out[0], out[1]), s["size"], s["stride"], s["pads"], s["count_include_pad"], like
     )
     start = (s["pads"][0], s["pads"][2])

@@ -1,4 +1,4 @@
-"""From a program to numbers: a row of the table per step, and all weights in one piece of memory."""
+"""From a program to numbers: rows of a table, and all weights in one piece of memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Weights:
 
 
 def rows_of(step: Step, weights: Weights) -> list[Array]:
-    """Return a step as rows of the table, one per group of channels; places of values are left 0."""
+    """Return a step as rows of the table, one per group of channels, without values' places."""
     row = np.zeros(f.FIELDS, np.int64)
     row[f.KIND] = KINDS[step.kind]
     row[f.HEIGHT : f.CHANNELS + 1] = step.shape
