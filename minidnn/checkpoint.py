@@ -70,16 +70,20 @@ def _checksum(arrays: Mapping[str, Array], info: str) -> str:
     return f"{crc:08x}"
 
 
-def save(path: Path, arrays: Mapping[str, Array], info: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the file that was there before stays as ``*.previous.safetensors``.
+def save(
+    path: Path, arrays: Mapping[str, Array], info: Mapping[str, Any], *, mark: str = FORMAT
+) -> None:
+    """Write a checkpoint; the one that was there before stays as ``*.previous.safetensors``.
 
     Parameters
     ----------
     path : Path
-        Ends in ``.safetensors``; its folder exists.
+        Of a checkpoint it ends in ``.safetensors``; its folder exists.
     arrays : mapping of str to ndarray
     info : mapping
         Anything JSON can hold.
+    mark : str
+        What kind of file it is; other kinds than checkpoints keep no file before.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def save(path: Path, arrays: Mapping[str, Array], info: Mapping[str, Any]) -> No
     # safetensors writes garbage for arrays that are not C-contiguous.
     whole = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     text = json.dumps(info)
-    metadata = {"format": FORMAT, "info": text, "crc32": _checksum(whole, text)}
+    metadata = {"format": mark, "info": text, "crc32": _checksum(whole, text)}
     data = safetensors.numpy.save(whole, metadata)
     temporary = path.with_name(path.name + ".writing")
     try:
@@ -98,7 +102,7 @@ def save(path: Path, arrays: Mapping[str, Array], info: Mapping[str, Any]) -> No
                 file.write(data[start : start + _BLOCK])
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
+        if path.exists() and mark == FORMAT:
             path.replace(previous(path))
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -107,8 +111,7 @@ def save(path: Path, arrays: Mapping[str, Array], info: Mapping[str, Any]) -> No
             temporary.unlink()
         kept = "; the checkpoint before it is intact" if exists(path) else ""
         raise CheckpointError(
-            f"{path}: cannot write a checkpoint of {len(data) / 1e6:.1f} MB: "
-            f"{error.strerror or error}{kept}"
+            f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror or error}{kept}"
         ) from error
 
 
@@ -133,23 +136,23 @@ def exists(path: Path) -> bool:
     return path.exists() or previous(path).exists()
 
 
-def read(path: Path) -> Checkpoint:
-    """Read one file.
+def read(path: Path, mark: str = FORMAT) -> Checkpoint:
+    """Read one file of a kind.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, truncated, damaged, or not a checkpoint of minidnn.
+        If the file is missing, truncated, damaged, or of another kind or version.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from error
     metadata = _metadata(path, data)
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != mark:
         raise CheckpointError(
-            f"{path}: expected a file marked {FORMAT!r}, got {metadata.get('format')!r}: "
-            "safetensors, but not a checkpoint of this version of minidnn"
+            f"{path}: expected a file marked {mark!r}, got {metadata.get('format')!r}: "
+            "safetensors, but of another kind, or not of this version of minidnn"
         )
     try:
         arrays = safetensors.numpy.load(data)

@@ -12,6 +12,7 @@ import numpy as np
 from minidnn.data.batches import Batches
 from minidnn.kernels.ahead import Call
 from minidnn.module import Module
+from minidnn.plan.compiler import Plan
 from minidnn.tensor import Array, Tensor, no_grad
 from minidnn.warmup import warm_up
 
@@ -105,16 +106,18 @@ def views(x: Array) -> Iterator[tuple[float, Array]]:
             yield weight, np.ascontiguousarray(view)
 
 
-def predict(model: Module, x: Array, *, tta: bool = False) -> Array:
+def predict(model: Module | Plan, x: Array, *, tta: bool = False) -> Array:
     """Return the logits (N, K) for pictures (N, H, W, C); with `tta` the mean over six views."""
+    if tta:
+        return np.asarray(sum(weight * predict(model, view) for weight, view in views(x)))
+    if isinstance(model, Plan):
+        return np.asarray(model(x))
     with evaluating(model):
-        if not tta:
-            return np.asarray(model(Tensor(x)).data)
-        return np.asarray(sum(weight * model(Tensor(view)).data for weight, view in views(x)))
+        return np.asarray(model(Tensor(x)).data)
 
 
 def evaluate(
-    model: Module,
+    model: Module | Plan,
     batches: Batches,
     *,
     tta: bool = False,
@@ -125,8 +128,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : Module
-        Pictures (N, H, W, C) -> logits (N, K); its mode is put back afterwards.
+    model : Module or Plan
+        Pictures (N, H, W, C) -> logits (N, K); a module's mode is put back afterwards.
     batches : Batches
         Without augmentation, with no picture left out.
     tta : bool

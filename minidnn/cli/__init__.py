@@ -24,6 +24,7 @@ from minidnn.kernels.ladder import unknown
 COMMANDS = (
     "train",
     "evaluate",
+    "compile",
     "predict",
     "summary",
     "ladder",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidnn.cli.session import add_threads, load_data, open_run, percent, set_threads
+from minidnn.cli.session import add_threads, load_data, open_model, percent, set_threads
 
 if TYPE_CHECKING:
     from minidnn.data import Dataset
@@ -20,7 +20,7 @@ HELP = "accuracy, loss and confusion of a trained network on the test set"
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Declare which of a run's weights to use."""
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("run", metavar="RUN", help="folder of the run, or a compiled model")
     parser.add_argument(
         "--weights", choices=("best", "last"), default="best",
         help="best on the validation set, or the last (default: best)",
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.errors import CheckpointError, ConfigError
     from minidnn.evaluation import evaluate
 
-    state, config, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    state, config, model, about = open_model(args.run, args.weights, averaged=not args.raw)
     if args.ema and not runs.has_average(state):
         raise ConfigError(f"--ema: {args.run} was trained without an average (setting ema)")
     changes = {"data": args.data, "data_dir": args.data_dir}

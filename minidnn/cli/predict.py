@@ -6,7 +6,7 @@ import argparse
 import json
 
 from minidnn.cli.evaluate import add_weights
-from minidnn.cli.session import open_run, percent, set_threads
+from minidnn.cli.session import open_model, percent, set_threads
 
 NAME = "predict"
 HELP = "what a trained network takes a picture file for"
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.data.pictures import read_picture
     from minidnn.evaluation import predict, softmax
 
-    state, _, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    state, _, model, about = open_model(args.run, args.weights, averaged=not args.raw)
     h, w, c = runs.input_shape(state)
     pictures = [read_picture(path, (h, w), c) for path in args.images]
     classes = runs.classes(state)

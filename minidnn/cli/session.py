@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from minidnn.config import Config
     from minidnn.data import Splits
     from minidnn.module import Module
+    from minidnn.plan.compiler import Plan
 
 MOST_THREADS = 256
 
@@ -109,6 +110,22 @@ def open_run(run: str, which: str, averaged: bool) -> tuple[Checkpoint, Config, 
     file = state.path.name if state.path else which
     at = f"epoch {position['epoch']}, step {position['step']}"
     return state, config, model, f"{folder}: {config.model}, {kind} of {file} ({at})"
+
+
+def open_model(
+    run: str, which: str, averaged: bool
+) -> tuple[Checkpoint, Config, Module | Plan, str]:
+    """As `open_run`, for the folder of a run or the file of a compiled model."""
+    from minidnn.plan import file
+
+    if not run.endswith(file.SUFFIX):
+        return open_run(run, which, averaged)
+    from minidnn import checkpoint, runs
+
+    path = Path(run)
+    saved = file.load(path)
+    state = checkpoint.Checkpoint({}, saved.info, path)
+    return state, runs.config_of(state), saved.plan, f"{path}: {saved.info['about']}"
 
 
 def percent(share: float) -> str:

@@ -65,6 +65,12 @@ class Plan:
         Of one image.
     program : Program
         Its steps.
+    rows : list of (int, int)
+        Which rows of the table are each step's; none for an op's own function.
+    weights : ndarray of uint8
+        All weights, as the loops read them.
+    scratch : int
+        float32 of memory that every thread needs beside the values.
     """
 
     def __init__(self, program: Program) -> None:
@@ -72,14 +78,14 @@ class Plan:
         self.program = program
         weights = Weights()
         rows: list[Array] = []
-        self._rows: list[tuple[int, int]] = []  # of each step
+        self.rows: list[tuple[int, int]] = []
         for step in program.steps:
             found = [] if step.kind == "op" else rows_of(step, weights)
-            self._rows.append((len(rows), len(rows) + len(found)))
+            self.rows.append((len(rows), len(rows) + len(found)))
             rows += found
         self._table = np.array(rows, np.int64).reshape(-1, f.FIELDS)
-        self._weights = weights.memory()
-        self._scratch = max([scratch_of(row) for row in rows], default=0)
+        self.weights = weights.memory()
+        self.scratch = max([scratch_of(row) for row in rows], default=0)
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._lock = threading.Lock()
 
@@ -107,7 +113,7 @@ class Plan:
         x = self._checked(images)
         layout, threads = self.layout(len(x)), num_threads()
         room = memory.empty((layout.size,), np.uint8)
-        scratch = memory.empty((threads, self._scratch), np.float32)
+        scratch = memory.empty((threads, self.scratch), np.float32)
         view(room, layout.places[self.program.input], x.shape)[...] = x
         if len(x):
             self._run(layout, len(x), threads, room, scratch)
@@ -129,7 +135,7 @@ class Plan:
     def _run(self, layout: Layout, n: int, threads: int, room: Array, scratch: Array) -> None:
         if layout.segments is not None:
             run_images(
-                layout.table, self._weights, room, layout.segments, n, threads, layout.local,
+                layout.table, self.weights, room, layout.segments, n, threads, layout.local,
                 layout.local_size, scratch,
             )  # fmt: skip
             return
@@ -138,7 +144,7 @@ class Plan:
                 self._run_op(piece, layout, n, room)
             else:
                 table = layout.table[piece[0] : piece[1]]
-                run_parts(table, self._weights, room, n, threads, scratch)
+                run_parts(table, self.weights, room, n, threads, scratch)
 
     def _run_op(self, step: Step, layout: Layout, n: int, room: Array) -> None:
         assert step.op is not None
@@ -167,15 +173,19 @@ class Plan:
         with self._lock:
             found = self._layouts.get(key)
             if found is None:
-                found = self._new_layout(*key)
+                ops = any(step.kind == "op" for step in self.program.steps)
+                own = not ops and n >= OWN * key[1]
+                found = self._new_layout(*key, self._segments() if own else [])
                 while len(self._layouts) >= KEPT:
                     self._layouts.pop(next(iter(self._layouts)))
                 self._layouts[key] = found
         return found
 
-    def _new_layout(self, n: int, threads: int) -> Layout:
-        ops = any(step.kind == "op" for step in self.program.steps)
-        segments = [] if ops or n < OWN * threads else self._segments()
+    def shared_layout(self, n: int) -> Layout:
+        """Return the layout in which all threads share each step, however many images."""
+        return self._new_layout(n, num_threads(), [])
+
+    def _new_layout(self, n: int, threads: int, segments: list[tuple[int, int, int]]) -> Layout:
         local: dict[int, int] = {}  # value -> segment
         for i, (first, last, _) in enumerate(segments):
             local |= dict.fromkeys(self._inner(first, last), i)
@@ -193,7 +203,7 @@ class Plan:
             found, needed = arrange(mine)
             own |= found
             local_size = max(local_size, -(-needed // ALIGNMENT) * ALIGNMENT + ALIGNMENT)
-        ranges = [(self._rows[a][0], self._rows[b - 1][1], images) for a, b, images in segments]
+        ranges = [(self.rows[a][0], self.rows[b - 1][1], images) for a, b, images in segments]
         return Layout(
             self._placed(places, own),
             self._pieces(),
@@ -235,7 +245,7 @@ class Plan:
 
     def _pieces(self) -> list[tuple[int, int] | Step]:
         pieces: list[tuple[int, int] | Step] = []
-        for step, rows in zip(self.program.steps, self._rows, strict=True):
+        for step, rows in zip(self.program.steps, self.rows, strict=True):
             if step.kind == "op":
                 pieces.append(step)
             elif pieces and not isinstance(pieces[-1], Step):
@@ -246,7 +256,7 @@ class Plan:
 
     def _placed(self, places: dict[int, int], own: dict[int, int]) -> Array:
         table = self._table.copy()
-        for step, (first, last) in zip(self.program.steps, self._rows, strict=True):
+        for step, (first, last) in zip(self.program.steps, self.rows, strict=True):
             for row in table[first:last]:
                 values = [step.inputs[0], step.inputs[-1], step.output]
                 for value, (column, flag) in zip(values, PLACED, strict=True):

@@ -1,0 +1,77 @@
+"""``minidnn compile``: a trained network as one file that inference runs fastest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from minidnn.cli.session import add_threads, open_run, set_threads
+
+NAME = "compile"
+HELP = "fold, join and lay out a trained network for inference, into one file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="such as MODEL.minidnn")
+    parser.add_argument(
+        "--weights", choices=("best", "last"), default="best",
+        help="best on the validation set, or the last (default: best)",
+    )  # fmt: skip
+    parser.add_argument("--raw", action="store_true", help="not their moving average")
+    parser.add_argument(
+        "--explain", action="store_true", help="print the steps, what each joins, and its time"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images to time them on (default: 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the steps for programs")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, write, explain."""
+    set_threads(args.threads)
+    from minidnn import runs
+    from minidnn.errors import ConfigError
+    from minidnn.plan import file
+    from minidnn.plan.compiler import compile
+    from minidnn.plots import check_folder
+
+    if not (args.output or args.explain or args.json):
+        raise ConfigError("expected -o FILE, --explain or --json")
+    if args.batch < 1:
+        raise ConfigError(f"--batch: expected at least 1, got {args.batch}")
+    if args.output:
+        check_folder(args.output)
+        if args.output.suffix != file.SUFFIX:
+            raise ConfigError(f"--output: expected a name ending in {file.SUFFIX}: {args.output}")
+    state, _, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    plan = compile(model, (args.batch, *runs.input_shape(state)))
+    if args.output:
+        kept = ("config", "preprocessing", "position")
+        file.save(args.output, plan, {**{k: state.info[k] for k in kept}, "about": about})
+    if args.explain or args.json:
+        _explain(args, about, plan)
+    if args.output and not args.json:
+        size = args.output.stat().st_size / 1e6
+        print(f"{args.output}: {len(plan.program.steps)} steps, {size:.1f} MB; {about}")
+    return 0
+
+
+def _explain(args: argparse.Namespace, about: str, plan: object) -> None:
+    from minidnn.measure import plan_report, results
+    from minidnn.measure.machine import describe
+    from minidnn.measure.peaks import known_peaks
+    from minidnn.measure.tables import show
+    from minidnn.plan.compiler import Plan
+
+    assert isinstance(plan, Plan)
+    found = plan_report.explain(plan, args.batch, known_peaks())
+    result = results.envelope(NAME, {"weights": about, **found.as_dict()})
+    if args.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show([plan_report.table(found)], *plan_report.texts(found), describe(result["machine"]))
