@@ -270,7 +270,8 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     commands: dict[str, list[tuple[str, ...]]] = {
         "train": [("train", *mlp, *short)],
         "evaluate": [("evaluate", "run")],
-        "predict": [("predict", "run", "picture.png")],
+        "predict": [("predict", "run", "picture.png"), ("predict", "m.minidnn", "picture.png")],
+        "compile": [("compile", "run", "-o", "m.minidnn", "--explain")],
         "summary": [("summary", "quicknet"), ("summary", "mlp", "--json")],
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],
@@ -298,7 +299,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     for name in cli.COMMANDS:
         assert name in help_text
     assert set(commands) == set(cli.COMMANDS)
-    first = ("doctor", "summary", "inspect", "warmup", "train", "evaluate", "data", "predict")
+    first = ("doctor", "summary", "inspect", "warmup", "train", "evaluate", "compile", "data")
     for name in (*first, *(set(cli.COMMANDS) - set(first))):
         for command in commands[name]:
             assert run(minidnn, *command, cwd=tmp_path).stdout.strip(), command
