@@ -2,32 +2,15 @@
 
 A network that is trained no more multiplies by the same matrices for ever. `pack` lays one out
 in panels of `TILE_COLUMNS` columns, so that a register tile reads its part from end to end; the
-last panel is filled up with zeros. `panel_tile` then has a loop of its own for every height of
-a tile, so that 49 rows are tiles of 13, 12, 12 and 12 instead of 14, 14, 14 and 7, and adds a
-bias and applies PReLU before the sums leave the registers.
-
-Every sum runs over k in order, in one register: its bits depend neither on the height of the
-tile, nor on how the work was cut among threads.
+last panel is filled up with zeros.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import extending
-from numba.core import types
 
 from .checks import Array
-from .jit import kernel
-from .simd import address
-from .tile import TILE, TILE_COLUMNS, TILE_ROWS, Emitter, call_once
-
-_intrinsic: Any = extending.intrinsic
-_types: Any = types
-
-_I64 = ir.IntType(64)
+from .tile import TILE_COLUMNS
 
 
 def panels_of(columns: int) -> int:
@@ -48,102 +31,3 @@ def pack(b: Array) -> Array:
 def fill_up(row: Array) -> Array:
     """Return numbers, one per column (N,), with zeros up to whole panels."""
     return np.concatenate([row, np.zeros(-len(row) % TILE_COLUMNS, row.dtype)])
-
-
-class _Panel(Emitter):
-    """Writes a loop over k, an epilogue and stores for every number of rows."""
-
-    def emit_panel(
-        self, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, rows: Any, columns: Any,
-        bias: Any, slope: Any,
-    ) -> None:  # fmt: skip
-        """Branch to the part for so many rows; each ends at the same place."""
-        bld = self.builder
-        end = bld.function.append_basic_block("end")
-        choice = bld.switch(rows, end)
-        for height in range(1, self.tile.rows + 1):
-            part = bld.function.append_basic_block(f"rows_{height}")
-            choice.add_case(ir.Constant(_I64, height), part)
-            bld.position_at_end(part)
-            self.emit_height(height, a, a_row, b, k, c, c_row, columns, bias, slope)
-            bld.branch(end)
-        bld.position_at_end(end)
-
-    def emit_height(
-        self, height: int, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, columns: Any,
-        bias: Any, slope: Any,
-    ) -> None:  # fmt: skip
-        """Write the part for one number of rows."""
-        bld, tile = self.builder, self.tile
-        everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
-        starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(height)]
-        done = bld.function.append_basic_block("done")
-        one, width = (ir.Constant(_I64, n) for n in (1, tile.columns))
-        _, sums = self.emit_loop(starts, one, b, width, k, everything, done)
-        bld.position_at_end(done)
-        sums = self.activated(self.biased(sums, bias, everything), slope, everything)
-        masks = [self.mask(columns, v) for v in range(tile.vectors)]
-        whole = bld.icmp_signed("==", columns, width)
-        with bld.if_else(whole) as (then, otherwise):
-            for place, seen in ((then, everything), (otherwise, masks)):
-                with place:
-                    for m, values in enumerate(sums):
-                        self.emit_row(values, c, c_row, m, seen, add=False)
-
-
-def _emit_panel(builder: Any, arguments: Any) -> None:
-    _Panel(builder, TILE).emit_panel(*arguments)
-
-
-def _panel_tile(
-    typing_context: Any, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, rows: Any,
-    columns: Any, bias: Any, slope: Any,
-) -> Any:  # fmt: skip
-    """Compute one register tile of prelu(A @ B + bias) from a panel of B.
-
-    Parameters
-    ----------
-    a, b, c : int
-        Addresses of the tile's first row of A, of the panel, and of C[0, 0] of the tile.
-    a_row, c_row : int
-        Elements from one row of A, and of C, to the next.
-    k : int
-        Length of the dot products, at least 1.
-    rows, columns : int
-        How much of the tile exists, 1 to `TILE_ROWS` and 1 to `TILE_COLUMNS`.
-    bias, slope : int
-        Addresses of `TILE_COLUMNS` numbers each. A slope of 1 leaves a column as it is.
-    """
-    signature = _types.void(*[_types.int64] * 10)
-
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        call_once(builder, "minidnn.panel_tile", _emit_panel, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-panel_tile: Any = _intrinsic(_panel_tile)
-
-
-@kernel
-def multiply_panels(
-    a: Array, b: Array, bias: Array, slope: Array, c: Array, first: int, last: int
-) -> None:
-    """prelu(a (M, K) @ b (panels, K, TILE_COLUMNS) + bias) -> panels first .. last - 1 of c (M, N).
-
-    bias and slope are filled up to whole panels.
-    """
-    (m, k), n = a.shape, c.shape[1]
-    tiles = (m + TILE_ROWS - 1) // TILE_ROWS
-    a_at, c_at, b_at = address(a), address(c), address(b)
-    for panel in range(first, last):
-        left = panel * TILE_COLUMNS
-        columns = min(n - left, TILE_COLUMNS)
-        for tile in range(tiles):
-            row, end = tile * m // tiles, (tile + 1) * m // tiles
-            panel_tile(
-                a_at + 4 * row * k, k, b_at + 4 * panel * k * TILE_COLUMNS, k,
-                c_at + 4 * (row * n + left), n, end - row, columns,
-                address(bias) + 4 * left, address(slope) + 4 * left,
-            )  # fmt: skip

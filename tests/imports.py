@@ -44,6 +44,7 @@ KERNEL_EXCEPTIONS = {
     "kernels/cache.py": {"platformdirs"},
     "kernels/simd.py": {"llvmlite"},
     "kernels/tile.py": {"llvmlite"},
+    "kernels/panel_tile.py": {"llvmlite"},
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import Array
 from ..depthwise.sliding import ROOM, forward_band
 from ..jit import kernel
-from ..panels import panel_tile
+from ..panel_tile import panel_tile
 from ..simd import LANES, address, load, store, zero
 from ..tile import TILE_COLUMNS, TILE_ROWS
 from .fields import (
