@@ -88,8 +88,7 @@ def ours(what: str) -> tuple[str, ...]:
     """Return minidnn's own ways to do it."""
     if what == "train":
         return (OURS,)
-    ways = ((PLAN, "compile"), (INT8, "quantize"))
-    return (OURS, *(name for name, function in ways if function in minidnn.__all__))
+    return (OURS, PLAN, INT8) if "quantize" in minidnn.__all__ else (OURS, PLAN)
 
 
 def is_int8(name: str) -> bool:
