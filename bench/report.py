@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -35,14 +36,15 @@ class Part(NamedTuple):
     command: str
 
 
-KERNELS = "pytest bench/test_kernels.py --full"
+KERNELS = "pytest bench/test_kernels.py --full"  # and which of them
 PARTS = {
     "train": Part("Training QuickNet", "bench.peers train"),
     "plain_cnn": Part("Training plain_cnn", "bench.peers train --network plain_cnn"),
     "infer": Part("Inference with QuickNet", "bench.peers infer"),
     "layers": Part("Layers", "bench.compare_ops"),
     "gemm": Part("Matrix products", "bench.compare_gemm"),
-    "kernels": Part("Kernels", KERNELS),
+    "kernels": Part("Kernels", f"{KERNELS} -k 'not conv2d'"),
+    "conv2d": Part("Kernels of full convolutions", f"{KERNELS} -k conv2d"),
 }
 
 
@@ -81,8 +83,8 @@ def replace(page: str, heading: str, text: str) -> str:
 
 def measure(part: Part) -> dict[str, Any]:
     """Run the command of a part and return its JSON."""
-    if part.command == KERNELS:
-        return measure_kernels()
+    if part.command.startswith(KERNELS):
+        return measure_kernels(part.command)
     command = [sys.executable, "-m", *part.command.split(), "--json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -91,14 +93,15 @@ def measure(part: Part) -> dict[str, Any]:
     return found
 
 
-def measure_kernels() -> dict[str, Any]:
-    """Run every bench of a rung, and return the medians with the machine."""
+def measure_kernels(command: str) -> dict[str, Any]:
+    """Run benches of rungs, and return the medians with the machine."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernels.json"
-        command = [sys.executable, "-m", *KERNELS.split(), "--quiet", f"--benchmark-json={file}"]
-        done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)
+        options = ["--quiet", f"--benchmark-json={file}"]
+        run = [sys.executable, "-m", *shlex.split(command), *options]
+        done = subprocess.run(run, cwd=ROOT, stdout=sys.stderr, check=False)
         if done.returncode:
-            raise SystemExit(f"python -m {KERNELS}: exit {done.returncode}")
+            raise SystemExit(f"python -m {command}: exit {done.returncode}")
         benchmarks = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]
     where = surroundings(num_threads(), PACKAGES)
     return {"kernels": kernel_tables.measured(benchmarks), **where}
