@@ -11,6 +11,7 @@ import pytest
 
 import minidnn as nn
 from minidnn.errors import ConfigError, DTypeError, GraphError, ShapeError
+from minidnn.kernels import memory
 from minidnn.models import MODELS, build
 from minidnn.plan import table
 from minidnn.plan.compiler import Plan
@@ -290,6 +291,17 @@ def test_python_threads_may_share_a_plan() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_call_like_the_one_before_takes_no_new_memory() -> None:
+    model = _settled(build("quicknet", rng=np.random.default_rng(0), **SMALL["quicknet"]))
+    plan = nn.compile(model, (1, 32, 32, 3))
+    for n in (1, 64):
+        x = _images(n, (32, 32, 3))
+        plan(x)
+        before = memory.counts()
+        plan(x)
+        assert memory.counts() == before
 
 
 def test_no_images_give_no_rows() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from minidnn.kernels import memory
 from minidnn.kernels.jit import num_threads
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.plan.run import run_images, run_parts
+from minidnn.kernels.simd import CACHE_LINE
 from minidnn.module import Module
 from minidnn.plan.folding import fold
 from minidnn.plan.lowering import lower
@@ -43,6 +44,8 @@ class Layout:
         Value -> byte it begins at, of those that all threads see.
     local, local_size, size : int
         Where the threads' own values begin, how many bytes each has, and bytes in all.
+    idle : list
+        Memory of calls that are over, still in the caches: values, and every thread's scratch.
     """
 
     table: Array
@@ -52,6 +55,7 @@ class Layout:
     local: int
     local_size: int
     size: int
+    idle: list[tuple[Array, Array]] = field(default_factory=list)
 
 
 class Plan:
@@ -85,7 +89,8 @@ class Plan:
             rows += found
         self._table = np.array(rows, np.int64).reshape(-1, f.FIELDS)
         self.weights = weights.memory()
-        self.scratch = max([scratch_of(row) for row in rows], default=0)
+        most = max([scratch_of(row) for row in rows], default=0)
+        self.scratch = -(-most // CACHE_LINE) * CACHE_LINE + CACHE_LINE
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._lock = threading.Lock()
 
@@ -112,8 +117,11 @@ class Plan:
         """
         x = self._checked(images)
         layout, threads = self.layout(len(x)), num_threads()
-        room = memory.empty((layout.size,), np.uint8)
-        scratch = memory.empty((threads, self.scratch), np.float32)
+        try:
+            room, scratch = layout.idle.pop()
+        except IndexError:  # no call is over, or all of them are another thread's
+            room = memory.empty((layout.size,), np.uint8)
+            scratch = memory.empty((threads, self.scratch), np.float32)
         view(room, layout.places[self.program.input], x.shape)[...] = x
         if len(x):
             self._run(layout, len(x), threads, room, scratch)
@@ -121,6 +129,7 @@ class Plan:
             view(room, layout.places[value], (len(x), *shape)).copy()
             for value, shape in self.program.outputs
         )
+        layout.idle.append((room, scratch))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _checked(self, images: Array | Tensor) -> Array:
