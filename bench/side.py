@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minidnn.measure.latency import paced, summarise
+from minidnn.measure.timing import turn
 
 Job = Callable[..., Any]
 State = Any  # what a forward pass leaves for the backward pass
@@ -22,13 +23,7 @@ def seconds(action: Callable[[], object], at_least: float) -> float:
     One call more goes first, uncounted: caches hold the other side's data, threads sleep.
     """
     action()
-    calls, start = 0, time.perf_counter()
-    while True:
-        action()
-        calls += 1
-        passed = time.perf_counter() - start
-        if passed >= at_least:
-            return passed / calls
+    return turn(action, at_least)
 
 
 def latencies(action: Callable[[], object], calls: int, gap: float) -> dict[str, Any]:

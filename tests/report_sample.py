@@ -8,7 +8,7 @@ import json
 import math
 from typing import Any
 
-from minidnn.measure import peaks, profile, results
+from minidnn.measure import peaks, profiled, results
 from minidnn.measure.ladders import Measured, Row
 from minidnn.measure.peaks import Level
 from minidnn.measure.ratios import Ratio
@@ -103,16 +103,16 @@ def _ladder(name: str) -> Measured:
     return Measured(name, "28x28x64", 8, macs, 3_213_568, rows)
 
 
-def _part(macs: int) -> profile.Pass:
-    return profile.Pass(_other(), 1, macs, 10_000_000, 1, 2_000_000, 0)
+def _part(macs: int) -> profiled.Pass:
+    return profiled.Pass(_other(), 1, macs, 10_000_000, 1, 2_000_000, 0)
 
 
-def _step() -> profile.Result:
+def _step() -> profiled.Result:
     layers = [
-        profile.Layer(name, "Conv2d", (name,), _part(10**6), _part(2 * 10**6)) for name in PARTS
+        profiled.Layer(name, "Conv2d", (name,), _part(10**6), _part(2 * 10**6)) for name in PARTS
     ]
     sections = {"forward": _part(0), "backward": _part(0), "optimizer.step": _part(0)}
-    return profile.Result(3, 0.0123, layers, sections)
+    return profiled.Result(3, 0.0123, layers, sections)
 
 
 def _timeline() -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ from minidnn.cli import main
 from minidnn.errors import GraphError, InputError
 from minidnn.kernels import memory
 from minidnn.kernels.ladder import using
-from minidnn.measure.profile import Layer, Pass, Profile, Result, profiling
+from minidnn.measure.profile import Profile, profiling
+from minidnn.measure.profiled import Layer, Pass, Result
 from minidnn.measure.steps import needed_bytes, profile_inference, profile_training
 from minidnn.measure.summary import summarize
 from minidnn.measure.trace import LEAST, Span, Trace

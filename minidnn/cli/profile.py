@@ -12,7 +12,7 @@ from minidnn.cli.session import add_threads, set_threads
 from minidnn.cli.summary import shape
 
 if TYPE_CHECKING:
-    from minidnn.measure.profile import Result
+    from minidnn.measure.profiled import Result
     from minidnn.measure.trace import Trace
     from minidnn.module import Module
 

@@ -11,7 +11,8 @@ import numpy as np
 from minidnn.fusion import fuse
 from minidnn.graph import trace as trace_graph
 from minidnn.losses import cross_entropy
-from minidnn.measure.profile import Clock, Profile, Result, profiling
+from minidnn.measure.profile import Clock, Profile, profiling
+from minidnn.measure.profiled import Result
 from minidnn.measure.trace import Trace
 from minidnn.module import Module
 from minidnn.optim import SGD, decay_groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minidnn.measure.profile import BACKWARD, FORWARD, Layer, Pass, Result
+from minidnn.measure.profiled import BACKWARD, FORWARD, Layer, Pass, Result
 from minidnn.measure.report import svg
 from minidnn.measure.report.markup import (
     Html,

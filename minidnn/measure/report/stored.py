@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from minidnn.errors import InputError
-from minidnn.measure import ladders, peaks, profile
+from minidnn.measure import ladders, peaks, profiled
 from minidnn.measure.ladders import Measured, Row
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import Ratio
@@ -40,7 +40,7 @@ class Report(NamedTuple):
     separable : Profile
     ladders : list of Measured
     points : list of Placed
-    model, batch, step : str, int, profile.Result
+    model, batch, step : str, int, profiled.Result
         What was trained, on how many images, and where the time of a step went.
     timeline : list of Span
         The calls of one step.
@@ -54,7 +54,7 @@ class Report(NamedTuple):
     points: list[Placed]
     model: str
     batch: int
-    step: profile.Result
+    step: profiled.Result
     timeline: list[Span]
 
 
@@ -144,20 +144,20 @@ def _ladder(found: Mapping[str, Any]) -> Measured:
     return Measured(**{**found, "rows": [Row(**row) for row in found["rows"]]})
 
 
-def _step(found: Mapping[str, Any]) -> profile.Result:
-    def passed(numbers: Mapping[str, Any]) -> profile.Pass:
-        return profile.Pass(**_only(numbers, profile.Pass._fields))
+def _step(found: Mapping[str, Any]) -> profiled.Result:
+    def passed(numbers: Mapping[str, Any]) -> profiled.Pass:
+        return profiled.Pass(**_only(numbers, profiled.Pass._fields))
 
-    return profile.Result(
+    return profiled.Result(
         steps=int(found["steps"]),
         step_seconds=float(found["step_seconds"]),
         layers=[
-            profile.Layer(
+            profiled.Layer(
                 str(one["label"]),
                 str(one["kind"]),
                 tuple(one["paths"]),
-                passed(one[profile.FORWARD]),
-                passed(one[profile.BACKWARD]),
+                passed(one[profiled.FORWARD]),
+                passed(one[profiled.BACKWARD]),
             )
             for one in found["layers"]
         ],
