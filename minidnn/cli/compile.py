@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minidnn.cli.session import add_threads, open_run, set_threads
+from minidnn.cli.evaluate import add_weights, check_average
+from minidnn.cli.session import open_run, set_threads
+
+if TYPE_CHECKING:
+    from minidnn.plan.compiler import Plan
 
 NAME = "compile"
 HELP = "fold, join and lay out a trained network for inference, into one file"
@@ -14,21 +19,14 @@ HELP = "fold, join and lay out a trained network for inference, into one file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    add_weights(parser, "folder of the run")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="such as MODEL.minidnn")
-    parser.add_argument(
-        "--weights", choices=("best", "last"), default="best",
-        help="best on the validation set, or the last (default: best)",
-    )  # fmt: skip
-    parser.add_argument("--raw", action="store_true", help="not their moving average")
     parser.add_argument(
         "--explain", action="store_true", help="print the steps, what each joins, and its time"
     )
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images to time them on (default: 1)"
     )
-    parser.add_argument("--json", action="store_true", help="print the steps for programs")
-    add_threads(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if args.output.suffix != file.SUFFIX:
             raise ConfigError(f"--output: expected a name ending in {file.SUFFIX}: {args.output}")
     state, _, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    check_average(args, state)
     plan = compile(model, (args.batch, *runs.input_shape(state)))
     if args.output:
         kept = ("config", "preprocessing", "position")
@@ -61,14 +60,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explain(args: argparse.Namespace, about: str, plan: object) -> None:
+def _explain(args: argparse.Namespace, about: str, plan: Plan) -> None:
     from minidnn.measure import plan_report, results
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
-    from minidnn.plan.compiler import Plan
 
-    assert isinstance(plan, Plan)
     found = plan_report.explain(plan, args.batch, known_peaks())
     result = results.envelope(NAME, {"weights": about, **found.as_dict()})
     if args.json:

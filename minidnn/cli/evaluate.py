@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minidnn.cli.session import add_threads, load_data, open_model, percent, set_threads
 
 if TYPE_CHECKING:
+    from minidnn.checkpoint import Checkpoint
     from minidnn.data import Dataset
     from minidnn.evaluation import Evaluation
 
@@ -18,9 +19,11 @@ NAME = "evaluate"
 HELP = "accuracy, loss and confusion of a trained network on the test set"
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(
+    parser: argparse.ArgumentParser, run: str = "folder of the run, or a compiled model"
+) -> None:
     """Declare which of a run's weights to use."""
-    parser.add_argument("run", metavar="RUN", help="folder of the run, or a compiled model")
+    parser.add_argument("run", metavar="RUN", help=run)
     parser.add_argument(
         "--weights", choices=("best", "last"), default="best",
         help="best on the validation set, or the last (default: best)",
@@ -30,6 +33,20 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--ema", action="store_true", help="their moving average (the default)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     add_threads(parser)
+
+
+def check_average(args: argparse.Namespace, state: Checkpoint) -> None:
+    """Refuse ``--ema`` for weights that have no average.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from minidnn import runs
+    from minidnn.errors import ConfigError
+
+    if args.ema and not runs.has_average(state):
+        raise ConfigError(f"--ema: {args.run} was trained without an average (setting ema)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +66,11 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     from minidnn import runs
     from minidnn.data import Batches
-    from minidnn.errors import CheckpointError, ConfigError
+    from minidnn.errors import CheckpointError
     from minidnn.evaluation import evaluate
 
     state, config, model, about = open_model(args.run, args.weights, averaged=not args.raw)
-    if args.ema and not runs.has_average(state):
-        raise ConfigError(f"--ema: {args.run} was trained without an average (setting ema)")
+    check_average(args, state)
     changes = {"data": args.data, "data_dir": args.data_dir}
     if args.data and args.data != config.data:  # the run's cut belongs to the run's pictures
         config = replace(config, protocol="official", val=0)

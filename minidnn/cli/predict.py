@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from minidnn.cli.evaluate import add_weights
+from minidnn.cli.evaluate import add_weights, check_average
 from minidnn.cli.session import open_model, percent, set_threads
 
 NAME = "predict"
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.evaluation import predict, softmax
 
     state, _, model, about = open_model(args.run, args.weights, averaged=not args.raw)
+    check_average(args, state)
     h, w, c = runs.input_shape(state)
     pictures = [read_picture(path, (h, w), c) for path in args.images]
     classes = runs.classes(state)

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidnn.errors import ConfigError, DTypeError, GraphError, ShapeError
 from minidnn.kernels import memory
-from minidnn.kernels.jit import num_threads
+from minidnn.kernels.jit import max_threads, num_threads
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.plan.run import run_images, run_parts
 from minidnn.kernels.simd import CACHE_LINE
@@ -121,7 +121,8 @@ class Plan:
             room, scratch = layout.idle.pop()
         except IndexError:  # no call is over, or all of them are another thread's
             room = memory.empty((layout.size,), np.uint8)
-            scratch = memory.empty((threads, self.scratch), np.float32)
+            # For all threads there may be: someone may ask for more of them during this call.
+            scratch = memory.empty((max_threads(), self.scratch), np.float32)
         view(room, layout.places[self.program.input], x.shape)[...] = x
         if len(x):
             self._run(layout, len(x), threads, room, scratch)
@@ -220,7 +221,7 @@ class Plan:
             places,
             start,
             local_size,
-            start + threads * local_size + ALIGNMENT,
+            start + max_threads() * local_size + ALIGNMENT,
         )
 
     def _segments(self) -> list[tuple[int, int, int]]:
