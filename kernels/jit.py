@@ -3,9 +3,9 @@
 `cache` keeps machine code on disk, `linking` puts compiled functions together, `ahead`
 compiles several at a time.
 
-Kernels use two decorators: `kernel` compiles a function that runs on the calling
-thread, `parallel` one whose `prange` loops run on the project's threads. Both
-keep the plain Python function as `.py_func`, to be stepped through in a debugger.
+Kernels use three decorators: `kernel` compiles a function that runs on the calling
+thread, `exact` one that rounds as it is written, and `parallel` one whose `prange` loops run on
+the project's threads. All keep the plain Python function as `.py_func`, to be stepped through in a debugger.
 
 Exactness: no result may depend on the number of threads. So a `prange` runs over
 *chunks*, whose number `chunks()` takes from the shape alone, and partial sums are
@@ -66,7 +66,7 @@ DISPATCHERS: list[Any] = []
 
 
 def _compile(function: Callable[..., Any], **flags: Any) -> Any:
-    dispatcher = _numba.njit(**FLAGS, **flags)(function)
+    dispatcher = _numba.njit(**{**FLAGS, **flags})(function)
     if _numba.config.DISABLE_JIT:  # a plain Python function: nothing to cache
         return dispatcher
     DISPATCHERS.append(dispatcher)
@@ -79,6 +79,15 @@ def _compile(function: Callable[..., Any], **flags: Any) -> Any:
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function for the calling thread; other kernels may call it."""
     return cast("Callable[P, R]", _compile(function))
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `kernel` does, with no freedom to change how float32 numbers are rounded.
+
+    No fused multiply-add, no other order: the bits are those of NumPy's own expressions. They
+    stay so in whatever calls the function, for these flags belong to single instructions.
+    """
+    return cast("Callable[P, R]", _compile(function, fastmath=False))
 
 
 def compiled(dispatcher: Any, types: tuple[Any, ...]) -> bool:

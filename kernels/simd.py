@@ -2,7 +2,7 @@
 
 Numba vectorises a loop over channels by itself, but it does not keep several sums in
 registers at once. What is here does: intrinsics, functions whose machine code we write out
-in LLVM's language through llvmlite (imported here and in `tile` alone).
+in LLVM's language through llvmlite (imported here, in `tile` and in `int8` alone).
 
 `load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum`,
 `total`, `highest` and the selects `where_...` work on vectors of `LANES` float32 values, which
@@ -56,7 +56,17 @@ def instruction_set() -> str:
     return "neon" if "+neon" in enabled or triple.startswith(("aarch64", "arm64")) else "portable"
 
 
+def has_vnni() -> bool:
+    """Tell whether Numba compiles for AVX-512 with VNNI: products of bytes, added four at a time.
+
+    `MINIDNN_SIMD` can rule it out, never promise it.
+    """
+    enabled = set(target()[2].split(","))
+    return instruction_set() == "avx512" and {"+avx512vnni", "+avx512bw"} <= enabled
+
+
 ISA = instruction_set()
+VNNI = has_vnni()
 LANES = WIDTHS[ISA]  # a plain number, for kernels to read
 VECTOR_BYTES = 4 * LANES
 CACHE_LINE = 64
