@@ -48,20 +48,20 @@ def check(
     as_float: bool = False,
 ) -> None:  # fmt: skip
     """Raise unless a is (M, K) uint8, panels are of (K, N) int8, and the rest is (N,)."""
-    del as_float
     check_integers("a", a, np.uint8, ("M", "K"))
-    check_weights(panels, bias, scale, slope, a.shape[1], zero)
+    check_weights(panels, bias, scale, slope, a.shape[1], zero, as_float=as_float)
 
 
 def check_weights(
-    panels: Array, bias: Array, scale: Array, slope: Array, k: int, zero: int
-) -> None:
+    panels: Array, bias: Array, scale: Array, slope: Array, k: int, zero: int, *,
+    as_float: bool = False,
+) -> None:  # fmt: skip
     """Raise unless panels hold weights (K, N), with bias, scale and slope (N,)."""
     if k < 1:
         raise ShapeError(f"product: expected at least one number per row, got {k}")
     check_integers("bias", bias, np.int32, ("N",))
     check_integers("panels", panels, np.int8, panels_shape(k, bias.size))
-    check_factors(bias, scale, slope, bias.size, zero)
+    check_factors(bias, scale, slope, bias.size, zero, as_float=as_float)
 
 
 def forward_naive(

@@ -36,16 +36,22 @@ def check_zero(name: str, zero: int) -> None:
         raise InputError(f"{name}: expected a zero point from 0 to 255, got {zero}")
 
 
-def check_factors(bias: Array, scale: Array, slope: Array, channels: int, zero: int) -> None:
-    """Raise unless bias, scale and slope have a number per channel, and no sum leaves float32."""
+def check_factors(
+    bias: Array, scale: Array, slope: Array, channels: int, zero: int, *, as_float: bool = False
+) -> None:
+    """Raise unless bias, scale and slope have a number per channel, and requantised sums fit."""
     check_integers("bias", bias, np.int32, (channels,))
     check_integers("scale", scale, np.float32, (channels,))
     check_integers("slope", slope, np.float32, (channels,))
     check_zero("zero", zero)
-    largest = 2.0**31 * np.abs(scale.astype(np.float64)) * np.maximum(1.0, np.abs(slope))
-    if channels and not largest.max() < np.finfo(np.float32).max:
+    if not channels:
+        return
+    steepest = np.abs(scale.astype(np.float64)) * np.maximum(1.0, np.abs(slope))
+    limit = np.finfo(np.float32).max / 2.0**31 if as_float else 1.0
+    if not steepest.max() < limit:  # so that NaN does not pass
+        c = int(np.argmax(np.where(np.isnan(steepest), np.inf, steepest)))
         raise InputError(
-            "scale, slope: expected finite factors that keep a sum of 32 bits inside float32, "
-            f"got scales from {scale.min()} to {scale.max()} and slopes from {slope.min()} to "
-            f"{slope.max()}"
+            f"channel {c}: expected scale and scale * slope below {limit:.4g} in size, got scale "
+            f"{scale[c]} and slope {slope[c]}: one unit of the sum would be more than one code; "
+            f"give the output a larger scale"
         )

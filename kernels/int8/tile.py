@@ -43,8 +43,8 @@ class _Tile:
 
     def __init__(self, vectors: Vectors, height: int, arguments: Any) -> None:
         (
-            self.a, self.a_row, self.panel, self.y, self.y_row, self.k, self.rows, self.columns,
-            self.bias, self.scale, self.slope, self.zero, self.as_float,
+            self.a, self.a_row, self.panel, self.y, self.y_row, self.k, self.columns, self.bias,
+            self.scale, self.slope, self.zero, self.as_float,
         ) = arguments  # fmt: skip
         self.vectors, self.builder, self.height = vectors, vectors.builder, height
         self.mask_type = ir.VectorType(ir.IntType(1), vectors.lanes)
@@ -99,12 +99,8 @@ class _Tile:
         """Write the loop over the groups of a row; return the sums of every row."""
         bld, vectors = self.builder, self.vectors
         start = self.per_column(self.bias, vectors.ints)
-        last_row = bld.sub(self.rows, _constant(1))
-        row_starts = []
-        for m in range(self.height):  # rows that do not exist read the last one again
-            here = _constant(m)
-            row = bld.select(bld.icmp_signed("<", here, last_row), here, last_row)
-            row_starts.append(bld.add(self.a, bld.mul(row, self.a_row)))
+        rows = [bld.mul(self.a_row, _constant(m)) for m in range(self.height)]
+        row_starts = [bld.add(self.a, row) for row in rows]
         last = bld.sub(self.k, _constant(GROUP))
         end = bld.add(self.panel, bld.mul(self.k, _constant(PANEL)))
         before, loop, done = bld.block, *(bld.append_basic_block(n) for n in ("loop", "done"))
@@ -150,13 +146,10 @@ class _Tile:
         return rows
 
     def emit_stores(self, rows: list[list[Any]], size: int) -> None:
-        """Write the rows of numbers of `size` bytes; an incomplete tile goes by way of the stack."""
+        """Write the rows of numbers of `size` bytes; incomplete ones go by way of the stack."""
         bld, vectors = self.builder, self.vectors
         width = 2 * vectors.lanes * size
-        whole = bld.and_(
-            bld.icmp_signed("==", self.rows, _constant(self.height)),
-            bld.icmp_signed(">=", self.columns, _constant(2 * vectors.lanes)),
-        )
+        whole = bld.icmp_signed(">=", self.columns, _constant(2 * vectors.lanes))
         with bld.goto_entry_block():
             room = bld.alloca(ir.ArrayType(ir.IntType(8), width * self.height))
         room_at = bld.ptrtoint(room, I64)
@@ -167,29 +160,19 @@ class _Tile:
             for v, vector in enumerate(row):
                 vectors.store(vector, vectors.offset(at, v * vectors.width))
         with bld.if_then(bld.not_(whole)):
-            self.emit_copy(room_at, width, size)
-
-    def emit_copy(self, room: Any, width: int, size: int) -> None:
-        """Copy what exists of a tile, byte by byte."""
-        bld = self.builder
-        columns = bld.select(
-            bld.icmp_signed("<", self.columns, _constant(width // size)),
-            self.columns,
-            _constant(width // size),
-        )
-        count = bld.mul(columns, _constant(size))
-        byte = ir.IntType(8).as_pointer()
-        memcpy = declare(
-            bld.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [byte, byte, I64, ir.IntType(1)]
-        )
-        for m in range(self.height):
-            with bld.if_then(bld.icmp_signed("<", _constant(m), self.rows)):
-                source = bld.inttoptr(bld.add(room, _constant(m * width)), byte)
+            count = bld.mul(self.columns, _constant(size))
+            for m in range(self.height):
                 target = bld.add(self.y, bld.mul(self.y_row, _constant(m)))
-                bld.call(
-                    memcpy,
-                    [bld.inttoptr(target, byte), source, count, ir.Constant(ir.IntType(1), 0)],
-                )
+                self.emit_copy(bld.add(room_at, _constant(m * width)), target, count)
+
+    def emit_copy(self, source: Any, target: Any, count: Any) -> None:
+        """Copy so many bytes from one address to another."""
+        byte, bit = ir.IntType(8).as_pointer(), ir.IntType(1)
+        memcpy = declare(
+            self.builder.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [byte, byte, I64, bit]
+        )
+        places = [self.builder.inttoptr(address, byte) for address in (target, source)]
+        self.builder.call(memcpy, [*places, count, ir.Constant(bit, 0)])
 
 
 def _function(module: Any, name: str, count: int) -> tuple[Any, Any]:
@@ -201,55 +184,49 @@ def _function(module: Any, name: str, count: int) -> tuple[Any, Any]:
 
 
 def _tile(module: Any, kind: type[Vectors], height: int) -> Any:
-    function, builder = _function(module, f"minidnn.int8_tile_{kind.name}_{height}", 13)
+    function, builder = _function(module, f"minidnn.int8_tile_{kind.name}_{height}", 12)
     _Tile(kind(builder), height, function.args).emit()
     builder.ret_void()
     return function
 
 
 def _strip(module: Any, kind: type[Vectors]) -> Any:
-    """Write the loop over the tiles of a panel; each calls the smallest tile that holds it."""
+    """Write the loops over the tiles of a panel: the tallest while it fits, then the next."""
     name = f"minidnn.int8_strip_{kind.name}"
     if name in module.globals:
         return module.globals[name]
     tiles = {height: _tile(module, kind, height) for height in kind.heights}
     function, bld = _function(module, name, 13)
-    a, a_row, panel, y, y_row, k, rows, columns, bias, scale, slope, zero, as_float = function.args
+    a, a_row, panel, y, y_row, k, rows, columns, *per_column, zero, as_float = function.args
     size = bld.select(bld.icmp_signed("!=", as_float, _constant(0)), _constant(4), _constant(1))
-    step = 2 * kind.lanes
-    tallest = _constant(kind.heights[0])
-    entry, loop, done = bld.block, *(bld.append_basic_block(n) for n in ("rows", "done"))
-    bld.cbranch(bld.icmp_signed(">", rows, _constant(0)), loop, done)
-    bld.position_at_end(loop)
-    i = bld.phi(I64)
-    left = bld.sub(rows, i)
-    count = bld.select(bld.icmp_signed("<", left, tallest), left, tallest)
-    for first in range(0, PANEL, step):
-        with bld.if_then(bld.icmp_signed("<", _constant(first), columns)):
-            arguments = [
-                bld.add(a, bld.mul(i, a_row)), a_row,
-                bld.add(panel, _constant(GROUP * first)),
-                bld.add(bld.add(y, bld.mul(i, y_row)), bld.mul(size, _constant(first))), y_row,
-                k, count, bld.sub(columns, _constant(first)),
-                *(bld.add(address, _constant(4 * first)) for address in (bias, scale, slope)),
-                zero, as_float,
-            ]  # fmt: skip
-            after = bld.append_basic_block("after")
-            for height, smaller in zip(kind.heights, (*kind.heights[1:], 0), strict=True):
-                fits = bld.icmp_signed(">", count, _constant(smaller))
-                this, other = bld.append_basic_block("tile"), bld.append_basic_block("other")
-                bld.cbranch(fits, this, other)
-                bld.position_at_end(this)
-                bld.call(tiles[height], arguments)
-                bld.branch(after)
-                bld.position_at_end(other)
-            bld.branch(after)
-            bld.position_at_end(after)
-    following = bld.add(i, count)
-    i.add_incoming(_constant(0), entry)
-    i.add_incoming(following, bld.block)
-    bld.cbranch(bld.icmp_signed("<", following, rows), loop, done)
-    bld.position_at_end(done)
+    start = _constant(0)
+    for height in kind.heights:
+        before = bld.block
+        test, body, after = (bld.append_basic_block(n) for n in ("test", "body", "after"))
+        bld.branch(test)
+        bld.position_at_end(test)
+        i = bld.phi(I64)
+        i.add_incoming(start, before)
+        following = bld.add(i, _constant(height))
+        bld.cbranch(bld.icmp_signed("<=", following, rows), body, after)
+        bld.position_at_end(body)
+        a_at, y_at = (bld.add(base, bld.mul(i, row)) for base, row in ((a, a_row), (y, y_row)))
+        for first in range(0, PANEL, 2 * kind.lanes):
+            with bld.if_then(bld.icmp_signed("<", _constant(first), columns)):
+                bld.call(
+                    tiles[height],
+                    [
+                        a_at, a_row, bld.add(panel, _constant(GROUP * first)),
+                        bld.add(y_at, bld.mul(size, _constant(first))), y_row,
+                        k, bld.sub(columns, _constant(first)),
+                        *(bld.add(address, _constant(4 * first)) for address in per_column),
+                        zero, as_float,
+                    ],
+                )  # fmt: skip
+        i.add_incoming(following, bld.block)
+        bld.branch(test)
+        bld.position_at_end(after)
+        start = i
     bld.ret_void()
     return function
 

@@ -24,9 +24,6 @@ from ..simd import declare, spread
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32 = ir.FloatType()
 
-# Larger than every code; a float32 beyond 2 ** 31 has no int32.
-CEILING = 511.0
-
 
 class Vectors:
     """What both instruction sets share; `lanes` 32-bit numbers fill a register.
@@ -65,7 +62,7 @@ class Vectors:
         raise NotImplementedError
 
     def to_ints(self, floats: Any) -> Any:
-        """Round to the nearest integer, to the even one of two; INT_MIN below its range."""
+        """Round to the nearest integer, to the even one of two."""
         raise NotImplementedError
 
     def pack_shorts(self, low: Any, high: Any) -> Any:
@@ -156,16 +153,12 @@ class Vectors:
     def codes(self, floats: list[Any], zero: Any) -> Any:
         """Return clip(rint(y) + zero, 0, 255) of four vectors as bytes, in lanes of 16.
 
-        `zero`: a vector of 16-bit numbers.
+        `zero`: a vector of 16-bit numbers. A 16-bit number that is saturated stays below 0 or
+        above 255 when it is added, so that only the last step decides.
         """
-        bld = self.builder
-        ceiling = ir.Constant(self.floats, [CEILING] * self.lanes)
-        ints = []
-        for y in floats:
-            below = bld.fcmp_ordered("<", y, ceiling)
-            ints.append(self.to_ints(bld.select(below, y, ceiling)))
+        ints = [self.to_ints(y) for y in floats]
         pairs = [self.pack_shorts(*ints[:2]), self.pack_shorts(*ints[2:])]
-        return self.pack_bytes(*(bld.add(pair, zero) for pair in pairs))
+        return self.pack_bytes(*(self.builder.add(pair, zero) for pair in pairs))
 
     def splat_short(self, number: Any) -> Any:
         """Return an int64 in every 16-bit lane."""
