@@ -189,8 +189,6 @@ def convolve_vnni(
         row += stop - oy
 
 
-
-
 @parallel
 def widened_loop(
     x: Array, w: Array, bias: Array, scale: Array, slope: Array, border: Array, y: Array,

@@ -252,7 +252,7 @@ def _run(
     zero: int, as_float: bool,
 ) -> Array:  # fmt: skip
     y = result(a, bias, as_float=as_float)
-    parts = parts_of(*a.shape, bias.size)
+    parts = parts_of(a.shape[0], a.shape[1], bias.size)
     loop(with_room(a), panels, bias, scale, slope, y, zero, *parts)
     return y
 
@@ -262,9 +262,7 @@ def forward_widened(
     as_float: bool = False,
 ) -> Array:  # fmt: skip
     """Keep 32 sums side by side, one per column: loops that a compiler turns into vectors."""
-    y = result(a, bias, as_float=as_float)
-    widened_loop(a, panels, bias, scale, slope, y, zero, *parts_of(*a.shape, bias.size))
-    return y
+    return _run(widened_loop, a, panels, bias, scale, slope, zero, as_float)
 
 
 def forward_avx2(

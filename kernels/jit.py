@@ -5,7 +5,8 @@ compiles several at a time.
 
 Kernels use three decorators: `kernel` compiles a function that runs on the calling
 thread, `exact` one that rounds as it is written, and `parallel` one whose `prange` loops run on
-the project's threads. All keep the plain Python function as `.py_func`, to be stepped through in a debugger.
+the project's threads. All keep the plain Python function as `.py_func`, to be stepped through in
+a debugger.
 
 Exactness: no result may depend on the number of threads. So a `prange` runs over
 *chunks*, whose number `chunks()` takes from the shape alone, and partial sums are

@@ -45,6 +45,9 @@ KERNEL_EXCEPTIONS = {
     "kernels/simd.py": {"llvmlite"},
     "kernels/tile.py": {"llvmlite"},
     "kernels/panel_tile.py": {"llvmlite"},
+    "kernels/int8/taps.py": {"llvmlite"},
+    "kernels/int8/tile.py": {"llvmlite"},
+    "kernels/int8/vectors.py": {"llvmlite"},
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minidnn.kernels import memory
-from tests import guarded
+from tests import guard_int8, guarded
 from tests.guard_channels import CHANNELS, MAPS, ROWS, SCORES, WINDOWS
 from tests.guard_depthwise import FEW, SIZES, UNEVEN
 from tests.guard_products import EVEN, ODD
@@ -75,3 +75,11 @@ def test_depthwise_stays_inside_its_arrays_at_all_odd_sizes() -> None:
     done = run(sys.executable, "-m", "tests.guard_depthwise")
     each = len(SIZES) + len(SIZES[::7])
     assert int(done.stdout) == 2 * each + 2 * len(UNEVEN) * len(FEW)
+
+
+def test_8_bit_kernels_stay_inside_their_arrays_at_odd_sizes() -> None:
+    done = run(sys.executable, "-m", "tests.guard_int8")
+    sizes = guard_int8
+    products = len(sizes.ROWS) * len(sizes.LENGTHS) * len(sizes.COLUMNS)
+    maps = len(sizes.CHANNELS) * len(sizes.MAPS) * len(sizes.WHERE)
+    assert int(done.stdout) == 2 * len(sizes.TILES) * 2 * (products + maps)

@@ -40,6 +40,7 @@ def _params() -> list[Any]:
         for rung in ladder.rungs
         for dtype in ((np.float32, np.float64) if rung == ladder.fastest else (np.float32,))
         for case in CASES.get(name, [])
+        if not (case.exact and dtype == np.float64)
     ]
 
 
@@ -82,7 +83,8 @@ def test_rung_agrees_with_oracle(name: str, rung: str, dtype: Any, case: Case) -
     want = _all(case.oracle(*rounded, **case.settings))
     assert len(got) == len(want)
     for i, (g, w) in enumerate(zip(got, want, strict=True)):
-        if np.asarray(w).dtype.kind in "iu":  # masks and positions: nothing to round
+        # Masks and positions have nothing to round, 8-bit kernels one way to do so.
+        if case.exact or np.asarray(w).dtype.kind in "iu":
             assert g.dtype == w.dtype
             assert np.array_equal(g, w)
             continue

@@ -11,6 +11,8 @@ Nothing here may be reordered or fused into a multiply-add, or a code near a hal
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import Array, DTypeError, InputError
@@ -101,27 +103,33 @@ def accumulator_bounds(bias: Array, weights: Array) -> tuple[Array, Array]:
     return low, bias + 255.0 * np.maximum(columns, 0).sum(axis=0)
 
 
-def requantised(acc: Array, scale: Array, slope: Array, zero: int, *, as_float: bool) -> Array:
-    """Turn sums (..., N) int32 into codes, or into float32: the reference for all rungs."""
+def requantised(acc: Array, scale: Any, slope: Any, zero: int, *, as_float: bool) -> Array:
+    """Turn sums (..., N) int32 into codes, or into float32: the reference for all rungs.
+
+    scale and slope are float32, one number for each channel or one for all.
+    """
     y = acc.astype(np.float32) * scale
     y = np.where(y > 0, y, y * slope)
-    return y if as_float else np.clip(np.rint(y) + zero, 0, 255).astype(np.uint8)
+    if as_float:
+        return np.asarray(y)
+    codes: Array = np.clip(np.rint(y) + zero, 0, 255)
+    return codes.astype(np.uint8)
 
 
 @exact
-def scaled(acc: int, scale: float, slope: float) -> float:
+def scaled(acc: Any, scale: Any, slope: Any) -> Any:
     """Return float32(acc) * scale, and times slope where that is not positive."""
     y = np.float32(acc) * scale
     return y if y > 0 else y * slope
 
 
 @exact
-def code_of(y: float, zero: int) -> int:
+def code_of(y: Any, zero: int) -> Any:
     """Return clip(rint(y) + zero, 0, 255) for a float32 y; cut off first, so that it fits int32."""
     low, high = np.float32(-zero), np.float32(255 - zero)
     y = low if y < low else y
     y = high if y > high else y
-    return np.int32(np.rint(y)) + np.int32(zero)  # type: ignore[return-value]
+    return np.int32(np.rint(y)) + np.int32(zero)
 
 
 @exact

@@ -41,7 +41,7 @@ def unpack(panels: Array, k: int, n: int) -> Array:
     w = panels.transpose(1, 3, 0, 2).reshape(groups * GROUP, n_panels * PANEL)
     if k > GROUP and k % GROUP:
         missing = groups * GROUP - k
-        w = np.concatenate([w[: -GROUP], np.roll(w[-GROUP:], -missing, axis=0)])
+        w = np.concatenate([w[:-GROUP], np.roll(w[-GROUP:], -missing, axis=0)])
     return np.ascontiguousarray(w[:k, :n])
 
 

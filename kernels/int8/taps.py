@@ -56,7 +56,7 @@ class _Slide:
             for kx in range(TAPS)
         ]
         self.taps = [
-            [vectors.weights(part) for part in vectors.interleave(*column, self.none)]
+            [vectors.weights(part) for part in vectors.interleave([*column, self.none])]
             for column in taps
         ]
         self.biases, self.scales, self.slopes = (
@@ -123,7 +123,7 @@ class _Slide:
         for start, step in self.rows:
             address = bld.select(inside, bld.add(start, bld.mul(ix, step)), self.border)
             pixels.append(self.vectors.load(address, self.vectors.bytes))
-        return self.vectors.interleave(*pixels, self.none)
+        return self.vectors.interleave([*pixels, self.none])
 
     def emit_pixel(self, ox: Any, kept: list[Any]) -> list[Any]:
         """Write one output pixel; return the columns that the next one needs too."""

@@ -34,6 +34,7 @@ from .vectors import I32, I64, Avx2, Vectors, Vnni
 _intrinsic: Any = extending.intrinsic
 _types: Any = types
 
+
 def _constant(value: int) -> Any:
     return ir.Constant(I64, value)
 
@@ -70,7 +71,9 @@ class _Tile:
             self.builder.call(
                 function,
                 [
-                    self.vectors.pointer(self.vectors.offset(address, v * self.vectors.width), kind),
+                    self.vectors.pointer(
+                        self.vectors.offset(address, v * self.vectors.width), kind
+                    ),
                     ir.Constant(I32, 4),
                     mask,
                     zero,

@@ -119,9 +119,9 @@ class Vectors:
 
     # --- bytes in and out ----------------------------------------------------------------------
 
-    def interleave(self, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
-        """Return four vectors of (a, b, c, d) for each byte, in lanes of 16."""
-        low, high = self._zipped(a, b), self._zipped(c, d)
+    def interleave(self, four: list[Any]) -> list[Any]:
+        """Return four vectors of bytes as four, the four of each channel together: by lanes."""
+        low, high = self._zipped(*four[:2]), self._zipped(*four[2:])
         parts = []
         for i in range(2):
             pairs = [self.builder.bitcast(v[i], self.shorts) for v in (low, high)]
@@ -191,9 +191,7 @@ class Vnni(Vectors):
 
     def dot4(self, total: Any, activations: Any, weights: Any) -> Any:
         # Up to LLVM 21 the bytes are declared as int32; later ones still take that.
-        return self.call(
-            "llvm.x86.avx512.vpdpbusd.512", self.ints, [total, activations, weights]
-        )
+        return self.call("llvm.x86.avx512.vpdpbusd.512", self.ints, [total, activations, weights])
 
     def to_ints(self, floats: Any) -> Any:
         everything, as_set = ir.Constant(I16, 0xFFFF), ir.Constant(I32, 4)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidnn.measure.int8_work import calls
 from minidnn.measure.shapes import CLASSES, STEM_KERNEL, Map, Pointwise, Shapes
 
 Arguments = tuple[Any, ...]
@@ -69,7 +70,9 @@ class Workload:
 def workloads(shapes: Shapes, batch: int) -> dict[str, list[Workload]]:
     """Return, by ladder, calls at the shapes of a network."""
     found: dict[str, list[Workload]] = {}
-    kinds = (_stem, _depthwise, _products, _linear, _passes, _blocks, _pools, _head, _updates)
+    kinds = (
+        _stem, _depthwise, _products, _linear, _passes, _blocks, _pools, _head, _updates, _int8
+    )  # fmt: skip
     for kind in kinds:
         for name, work in kind(shapes, batch):
             found.setdefault(name, []).append(work)
@@ -362,3 +365,11 @@ def _squares(n: tuple[int, ...], place: int) -> Draw:
         return tuple(arrays)
 
     return args
+
+
+# --- 8-bit inference ----------------------------------------------------------------------
+
+
+def _int8(shapes: Shapes, batch: int) -> Named:
+    for name, label, draw, settings, macs in calls(shapes, batch):
+        yield name, Workload(label, draw, settings, macs)

@@ -33,6 +33,8 @@ class Case:
     in_place : tuple of int
         Positions of the arguments the ladder writes instead of returning anything; the oracle
         returns what they must hold afterwards.
+    exact : bool
+        Integers, or float32 rounded in one fixed way: no float64, and every bit as the oracle's.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Case:
     terms: int
     settings: dict[str, Any] = field(default_factory=dict)
     in_place: tuple[int, ...] = ()
+    exact: bool = False
 
 
 CASES: dict[str, list[Case]] = {}
