@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidnn.kernels.int8 import pack
-from minidnn.measure.shapes import CLASSES, STEM_KERNEL, Shapes
+from minidnn.measure.shapes import STEM_KERNEL, Shapes
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 # Ladder, label, arguments, settings, multiply-accumulates.
@@ -52,9 +52,6 @@ def _ends(shapes: Shapes, batch: int) -> Iterator[Call]:
     average = {"scale": 1 / m.size**2, "zero_in": ZERO, "zero": ZERO}
     maps = _codes(batch, m.size, m.size, m.channels)
     yield "int8_global_avg_pool.forward", "head", maps, average, 0
-    linear = _layer((batch, m.channels), (m.channels, CLASSES))
-    logits = {"zero": 0, "as_float": True}
-    yield "int8_gemm.forward", "head", linear, logits, batch * m.channels * CLASSES
     pixels = (batch, image.size, image.size, image.channels)
     step = {"scale": 0.02, "zero": ZERO}
 
