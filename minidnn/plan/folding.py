@@ -14,9 +14,15 @@ ENDINGS = ("convolve", "depthwise", "scale", "add")
 
 
 def fold(program: Program) -> Program:
-    """Join what can be joined, in place: affine maps and activations, filters, pools."""
-    _join(program, _scale_into)
+    """Join what can be joined, in place: affine maps and activations, pools, filters."""
+    simplify(program)
     _join(program, _filter_into)
+    return program
+
+
+def simplify(program: Program) -> Program:
+    """Join affine maps, activations and pools, in place; filters stay steps of their own."""
+    _join(program, _scale_into)
     _join(program, _pool_into)
     return program
 
@@ -98,7 +104,7 @@ def _filter_into(before: Step, after: Step) -> bool:
     if bias is not None:
         more = bias @ after.arrays["matrix"].astype(np.float64)
         after.arrays["bias"] = more + after.arrays.get("bias", 0)
-    before.kind, before.out_shape = "convolve", after.out_shape
+    before.kind, before.out_shape, before.pool = "convolve", after.out_shape, after.pool
     before.arrays |= after.arrays
     return True
 

@@ -6,9 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minidnn.tensor import Array, Op
 
 Shape = tuple[int, ...]
+TINY = 255 * float(np.finfo(np.float32).tiny)
 Size3 = tuple[int, int, int]
 
 
@@ -17,6 +20,39 @@ def as_map(shape: Shape) -> Size3:
     if len(shape) == 3:
         return shape[0], shape[1], shape[2]
     return 1, 1, math.prod(shape)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How bytes stand for numbers: ``(code - zero) * scale`` (docs/int8.md).
+
+    Attributes
+    ----------
+    scale : float
+        Positive, a float32.
+    zero : int
+        0 to 255.
+    """
+
+    scale: float
+    zero: int
+
+    @classmethod
+    def over(cls, low: float, high: float) -> Codes:
+        """Return codes for a range, widened where 0 is not in it."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32((high - low) / 255)) if high - low > TINY else 1.0
+        return cls(scale, int(np.clip(np.rint(-low / scale), 0, 255)))
+
+    @property
+    def low(self) -> float:
+        """The least number there is a code for."""
+        return -self.zero * self.scale
+
+    @property
+    def high(self) -> float:
+        """The greatest number there is a code for."""
+        return (255 - self.zero) * self.scale
 
 
 @dataclass
@@ -108,6 +144,8 @@ class Program:
         Of one image.
     outputs : list of (int, tuple of int)
         Values and shapes per image.
+    codes : dict of int to Codes
+        Values that are bytes; all others are float32.
     """
 
     sizes: list[int] = field(default_factory=list)
@@ -115,6 +153,7 @@ class Program:
     input: int = 0
     input_shape: Shape = ()
     outputs: list[tuple[int, Shape]] = field(default_factory=list)
+    codes: dict[int, Codes] = field(default_factory=dict)
 
     def new_value(self, shape: Shape) -> int:
         """Add a value of that shape per image; return its number."""
