@@ -1,0 +1,1 @@
+"""8-bit quantisation of compiled models (docs/int8.md)."""
