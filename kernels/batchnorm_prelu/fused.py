@@ -1,30 +1,13 @@
-"""Batch normalisation followed by PReLU, fused: the twin of `batchnorm` and `prelu` in a row.
+"""The fused rung: z is never stored, but computed again from x where it is needed.
 
-    z = gamma * (x - mean) / sqrt(var + eps) + beta,    y = z where z > 0, else slope * z
-
-| rung  | the one idea                                                                 |
-|-------|------------------------------------------------------------------------------|
-| naive | the naive rungs of the two ops, one after the other                          |
-| numpy | their numpy rungs                                                            |
-| fused | z is never stored: computed again where it is needed, from x                 |
-
-One after the other, forward and backward pass 13 times over arrays as large as x; fused, 8
-times, and one array less is kept for the backward pass. Forward and backward compute z by one
-expression from the same rounded mean, so that they agree on its sign to the last bit; what
-that rounding costs is no more than rounding x to float32 did.
-
-`activate`, `add_sums` and `go_back` do an image, or a few rows, that sit in cache, for other
-kernels to call; they keep what belongs to a channel in registers for two rows or more.
+`activate`, `add_sums` and `go_back` are the pieces that other kernels call.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 
-from . import batchnorm, prelu
-from .batchnorm import (
+from ..batchnorm import (
     BLOCK,
     GRAIN,
     add_wide,
@@ -35,11 +18,10 @@ from .batchnorm import (
     statistics,
     strip_rows,
 )
-from .checks import Array, ShapeError, check_array
-from .jit import chunks, kernel, parallel, prange
-from .ladder import Ladder
-from .memory import empty, empty_like, zeros
-from .simd import (
+from ..checks import Array
+from ..jit import chunks, kernel, parallel, prange
+from ..memory import empty, empty_like, zeros
+from ..simd import (
     VECTOR_BYTES,
     add,
     load,
@@ -51,107 +33,9 @@ from .simd import (
     where_positive,
     whole_vectors,
 )
+from .plain import Gradients, Output
 
 AHEAD = 1 << 12  # bytes from what is read to what is asked for: some hundred nanoseconds
-
-Output: TypeAlias = tuple[Array, Array, Array]  # y, mean, var
-Gradients: TypeAlias = tuple[Array, Array, Array, Array]  # dx, dgamma, dbeta, dslope
-
-
-def _check_forward(x: Array, gamma: Array, beta: Array, slope: Array, *, eps: float) -> None:
-    batchnorm.check_forward(x, gamma, beta, eps=eps)
-    check_array("slope", slope, like=x)
-    if slope.shape not in ((1,), x.shape[-1:]):
-        raise ShapeError(f"slope: expected shape (1,) or {x.shape[-1:]}, got {slope.shape}")
-
-
-def check_given(
-    x: Array, gamma: Array, beta: Array, slope: Array, mean: Array, var: Array, *, eps: float
-) -> None:
-    """Raise unless everything fits x (..., C): statistics too, which are not taken from it."""
-    batchnorm.check_inference(x, gamma, beta, mean, var, eps=eps)
-    _check_forward(x, gamma, beta, slope, eps=eps)
-
-
-def _check_backward(
-    dy: Array,
-    x: Array,
-    gamma: Array,
-    beta: Array,
-    slope: Array,
-    mean: Array,
-    var: Array,
-    *,
-    eps: float,
-) -> None:
-    batchnorm.check_backward(dy, x, gamma, mean, var, eps=eps)
-    _check_forward(x, gamma, beta, slope, eps=eps)
-
-
-def _forward_in_turn(
-    rung: str, x: Array, gamma: Array, beta: Array, slope: Array, eps: float
-) -> Output:
-    z, mean, var = batchnorm.forward[rung](x, gamma, beta, eps=eps)
-    return prelu.forward[rung](z, slope), mean, var
-
-
-def _backward_in_turn(
-    rung: str,
-    dy: Array,
-    x: Array,
-    gamma: Array,
-    beta: Array,
-    slope: Array,
-    mean: Array,
-    var: Array,
-    eps: float,
-) -> Gradients:
-    z = batchnorm.inference[rung](x, gamma, beta, mean, var, eps=eps)
-    dz, dslope = prelu.backward[rung](dy, z, slope)
-    return *batchnorm.backward[rung](dz, x, gamma, mean, var, eps=eps), dslope
-
-
-def forward_naive(x: Array, gamma: Array, beta: Array, slope: Array, *, eps: float) -> Output:
-    """Normalise, then activate: loop after loop."""
-    return _forward_in_turn("naive", x, gamma, beta, slope, eps)
-
-
-def forward_numpy(x: Array, gamma: Array, beta: Array, slope: Array, *, eps: float) -> Output:
-    """Normalise, then activate: whole arrays at a time."""
-    return _forward_in_turn("numpy", x, gamma, beta, slope, eps)
-
-
-def backward_naive(
-    dy: Array,
-    x: Array,
-    gamma: Array,
-    beta: Array,
-    slope: Array,
-    mean: Array,
-    var: Array,
-    *,
-    eps: float,
-) -> Gradients:
-    """Compute z again, then go back through one op after the other."""
-    return _backward_in_turn("naive", dy, x, gamma, beta, slope, mean, var, eps)
-
-
-def backward_numpy(
-    dy: Array,
-    x: Array,
-    gamma: Array,
-    beta: Array,
-    slope: Array,
-    mean: Array,
-    var: Array,
-    *,
-    eps: float,
-) -> Gradients:
-    """Compute z again, then go back through one op after the other."""
-    return _backward_in_turn("numpy", dy, x, gamma, beta, slope, mean, var, eps)
-
-
-# --- fused ----------------------------------------------------------------------------
 
 
 def spread(slope: Array, channels: int) -> Array:
@@ -454,19 +338,3 @@ def go_back_loop(
         low, high = chunk * rows // n_chunks, (chunk + 1) * rows // n_chunks
         g_part = g[low:high]
         go_back(g_part, x[low:high], mean, scale, beta, slope, by_x, shift, g_part)
-
-
-forward = Ladder(
-    "batchnorm_prelu.forward",
-    check=_check_forward,
-    naive=forward_naive,
-    numpy=forward_numpy,
-    fused=forward_fused,
-)
-backward = Ladder(
-    "batchnorm_prelu.backward",
-    check=_check_backward,
-    naive=backward_naive,
-    numpy=backward_numpy,
-    fused=backward_fused,
-)
