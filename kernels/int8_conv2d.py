@@ -31,7 +31,7 @@ from .int8_gemm import forward_numpy as gemm_numpy
 from .jit import MAX_CHUNKS, Parallel, exact, max_threads, parallel, prange, thread_id
 from .ladder import Ladder
 from .memory import empty
-from .simd import ISA, VNNI
+from .simd import ISA, LANES, VNNI, address, load_bytes, splat_byte, store_bytes
 from .windows import Pads, Pair, output_size, padded, shifted
 
 # Bytes of copied windows: they stay in the first-level cache.
@@ -131,40 +131,110 @@ def forward_numpy(
 
 
 @exact
+def copy_codes(source: Array, at: int, target: Array, to: int, count: int) -> None:
+    """Copy codes source[at : at + count] to target[to : to + count], both flat.
+
+    In whole vectors, so perhaps a few more: but near the end of an array one after the other.
+    """
+    room = (count + LANES - 1) // LANES * LANES
+    if at + room <= source.size and to + room <= target.size:
+        a, b = address(source) + at, address(target) + to
+        for i in range(0, room, LANES):
+            store_bytes(load_bytes(a + i), b + i)
+    else:
+        for i in range(count):
+            target[to + i] = source[at + i]
+
+
+@exact
+def fill_codes(target: Array, to: int, count: int, code: int) -> None:
+    """Write a code to target[to : to + count], and perhaps a few more, as `copy_codes` does."""
+    room = (count + LANES - 1) // LANES * LANES
+    if to + room <= target.size:
+        for i in range(0, room, LANES):
+            store_bytes(splat_byte(np.uint8(code)), address(target) + to + i)
+    else:
+        for i in range(count):
+            target[to + i] = code
+
+
+@exact
 def gather(
     x: Array, windows: Array, first: int, count: int, size: Pair, kernel_size: Pair,
     stride: Pair, corner: Pair, dilation: Pair, zero_in: int,
 ) -> None:  # fmt: skip
     """Copy the windows of outputs first .. first + count - 1 to rows of windows (rows, K).
 
-    size = (OH, OW): outputs are counted through all maps.
+    size = (OH, OW): outputs are counted through all maps. A row of a window lies side by side in
+    its map: 15 bytes in the stem, and one vector. What is copied past the end of such a run is
+    overwritten by the next one, for they are written in order; where a vector would reach past x
+    or past row first + count - 1 of windows, the run is copied byte by byte. Numbers of a row
+    past the window's own, where windows is wider, are left with anything.
     """
     _, height, width, channels = x.shape
-    run = kernel_size[1] * channels
-    whole = dilation[1] == 1
+    kh, kw = kernel_size
+    codes, rows = x.reshape(x.size), windows[:count].reshape(count * windows.shape[1])
+    line, run = width * channels, kw * channels
+    step, reach = dilation[0] * line, dilation[0] * (kh - 1) + 1
+    # From a window's first byte to the last one that its last run's vectors touch.
+    room = (run + LANES - 1) // LANES * LANES
+    last_read, last_write = codes.size - (kh - 1) * step - room, rows.size - (kh - 1) * run - room
+    n, place = first // (size[0] * size[1]), first % (size[0] * size[1])
+    oy, ox = place // size[1], place % size[1]
     for i in range(count):
-        output = first + i
-        n, place = output // (size[0] * size[1]), output % (size[0] * size[1])
-        oy, ox = place // size[1], place % size[1]
-        left = ox * stride[1] - corner[1]
-        for ky in range(kernel_size[0]):
-            iy = oy * stride[0] + ky * dilation[0] - corner[0]
-            out = windows[i, ky * run : (ky + 1) * run]
-            if iy < 0 or iy >= height:
-                out[:] = zero_in
-            elif whole and left >= 0 and left + kernel_size[1] <= width:
-                row = x[n, iy].reshape(width * channels)[left * channels : left * channels + run]
-                for b in range(out.size):
-                    out[b] = row[b]
-            else:
-                for kx in range(kernel_size[1]):
-                    ix, tap = left + kx * dilation[1], out[kx * channels : (kx + 1) * channels]
-                    if ix < 0 or ix >= width:
-                        tap[:] = zero_in
-                    else:
-                        pixel = x[n, iy, ix]
-                        for c in range(tap.size):
-                            tap[c] = pixel[c]
+        top, left = oy * stride[0] - corner[0], ox * stride[1] - corner[1]
+        at, to = (n * height + top) * line + left * channels, i * windows.shape[1]
+        whole = dilation[1] == 1 and left >= 0 and left + kw <= width
+        if whole and top >= 0 and top + reach <= height and at <= last_read and to <= last_write:
+            source, target = address(codes) + at, address(rows) + to
+            for _ in range(kh):
+                for j in range(0, run, LANES):
+                    store_bytes(load_bytes(source + j), target + j)
+                source, target = source + step, target + run
+        else:
+            gather_at_edge(
+                codes, rows, at, to, top, left, height, width, channels, kernel_size, dilation,
+                zero_in,
+            )  # fmt: skip
+        ox += 1
+        if ox == size[1]:
+            oy, ox = oy + 1, 0
+            if oy == size[0]:
+                n, oy = n + 1, 0
+
+
+@exact
+def gather_at_edge(
+    codes: Array, rows: Array, at: int, to: int, top: int, left: int, height: int, width: int,
+    channels: int, kernel_size: Pair, dilation: Pair, zero_in: int,
+) -> None:  # fmt: skip
+    """Copy one window, whose corner is codes[at], to rows[to] and what follows it.
+
+    Parts of it may lie outside the map, or its vectors outside the arrays.
+    """
+    kh, kw = kernel_size
+    run = kw * channels
+    # Columns of a window without holes: so many before the map, up to this one inside.
+    before = min(kw, max(0, -left))
+    inside = max(before, min(kw, width - left))
+    start, end = before * channels, inside * channels
+    for ky in range(kh):
+        iy = top + ky * dilation[0]
+        if iy < 0 or iy >= height:
+            fill_codes(rows, to, run, zero_in)
+        elif dilation[1] == 1:
+            fill_codes(rows, to, start, zero_in)
+            copy_codes(codes, at + start, rows, to + start, end - start)
+            fill_codes(rows, to + end, run - end, zero_in)
+        else:
+            for kx in range(kw):
+                ix, tap = left + kx * dilation[1], to + kx * channels
+                if ix < 0 or ix >= width:
+                    fill_codes(rows, tap, channels, zero_in)
+                else:
+                    pixel = at + kx * dilation[1] * channels
+                    copy_codes(codes, pixel, rows, tap, channels)
+        at, to = at + dilation[0] * width * channels, to + run
 
 
 @exact

@@ -122,6 +122,33 @@ def test_every_number_of_rows_and_columns_of_a_tile(rung: str) -> None:
         assert np.array_equal(int8_gemm.forward[rung](*given, zero=100), want), (m, k, n)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 20])
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_windows_are_copied_to_their_rows_and_nowhere_else(
+    channels: int, pad: int, dilation: int
+) -> None:
+    rng = np.random.default_rng(6)
+    x, k = rng.integers(0, 256, (2, 6, 7, channels), dtype=np.uint8), (3, 2)
+    size = (6 + 2 * pad - 2 * dilation, 7 + 2 * pad - dilation)
+    outputs, length = 2 * size[0] * size[1], 6 * channels
+    settings = (size, k, (1, 1), (pad, pad), (dilation, dilation), 77)
+    whole = np.zeros((outputs, length), np.uint8)
+    int8_conv2d.gather(x, whole, 0, outputs, *settings)
+    wide = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=77)
+    taps = [
+        wide[:, p * dilation :, q * dilation :][:, : size[0], : size[1]]
+        for p in range(k[0])
+        for q in range(k[1])
+    ]
+    assert np.array_equal(whole, np.stack(taps, axis=3).reshape(outputs, length))
+    for first, count in ((0, 1), (size[1] - 1, 3), (outputs - 2, 2)):
+        part = np.full((5, length), 171, np.uint8)
+        int8_conv2d.gather(x, part, first, count, *settings)
+        assert np.array_equal(part[:count], whole[first : first + count])
+        assert (part[count:] == 171).all()
+
+
 def _good() -> dict[str, Any]:
     rng = np.random.default_rng(5)
     w = rng.integers(-127, 128, (8, 3)).astype(np.int8)
