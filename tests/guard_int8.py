@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.kernels import int8_conv2d, int8_depthwise, int8_gemm
+from minidnn.kernels import int8_add, int8_conv2d, int8_depthwise, int8_gemm
 from minidnn.kernels.int8 import pack
 from tests.cases.int8 import codes, factors, weights
 from tests.guarded import guarded, guarded_allocations
@@ -22,6 +22,7 @@ LENGTHS = (1, 3, 4, 5, 7, 8, 17)
 COLUMNS = (1, 15, 16, 17, 31, 32, 33)
 CHANNELS = (1, 31, 32, 33, 63, 64, 65, 130)
 MAPS = ((1, 1), (2, 3), (5, 4))
+STEMS = ((3, 5), (3, 2), (1, 3), (1, 1), (5, 3))  # channels, kernel
 TILES = [rung for rung in int8_gemm.forward.rungs if rung not in ("naive", "numpy")]
 WHERE: tuple[dict[str, Any], ...] = (
     {"stride": (1, 1), "pads": (1, 1, 1, 1), "zero_in": 9, "zero": 100},
@@ -39,9 +40,11 @@ def main() -> None:
 def check(at: str, *, compiled: bool = True) -> int:
     """Compare all results with those of the numpy rungs, and return how many."""
     if not compiled:
-        return products(at, (3,), (5,), (7,)) + maps(at, (64,), MAPS[1:2])
+        few = products(at, (3,), (5,), (7,)) + maps(at, (64,), MAPS[1:2])
+        return few + stems(at, STEMS[:1]) + sums(at, (7,))
     with guarded_allocations(at):
-        return products(at, ROWS, LENGTHS, COLUMNS) + maps(at, CHANNELS, MAPS)
+        many = products(at, ROWS, LENGTHS, COLUMNS) + maps(at, CHANNELS, MAPS)
+        return many + stems(at, STEMS) + sums(at, CHANNELS)
 
 
 def agree(ladder: Any, given: tuple[Any, ...], at: str, **settings: Any) -> int:
@@ -73,6 +76,36 @@ def maps(at: str, channels: Any, sizes: Any) -> int:
         full = (x, pack(weights(rng, 9 * c, 5)), *factors(rng, 5, 9 * c))
         count += agree(int8_conv2d.forward, full, at, kernel_size=(3, 3), **where)
     return count
+
+
+def stems(at: str, kinds: Any) -> int:
+    """Check convolutions whose windows are runs of few bytes."""
+    count, rng = 0, np.random.default_rng(2)
+    for (c, k), where in itertools.product(kinds, WHERE):
+        given = (codes(rng, 2, 7, 6, c), pack(weights(rng, k * k * c, 33)))
+        count += agree(
+            int8_conv2d.forward, (*given, *factors(rng, 33, k * k * c)), at, kernel_size=(k, k),
+            **where,
+        )  # fmt: skip
+    return count
+
+
+def sums(at: str, channels: Any) -> int:
+    """Check sums of two maps."""
+    rng = np.random.default_rng(3)
+    for c in channels:
+        given = (codes(rng, 5, c), codes(rng, 5, c), rng.normal(0, 0.7, c).astype(np.float32))
+        held = tuple(guarded(a, at) for a in given)
+        settings: dict[str, Any] = {
+            "scale": 0.4,
+            "scale_other": 0.9,
+            "zero_in": 3,
+            "zero_other": 99,
+            "zero": 128,
+        }
+        want = int8_add.forward["numpy"](*held, **settings)
+        assert np.array_equal(int8_add.forward["fused"](*held, **settings), want), (at, c)
+    return len(channels)
 
 
 if __name__ == "__main__":

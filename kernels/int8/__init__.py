@@ -13,8 +13,9 @@ weight * scale, with one scale per output channel. docs/int8.md derives all of i
 | tile       | a block of sums in registers: the matrix product                                |
 | taps       | a window that slides through registers: the depthwise convolution               |
 
-The ladders are `int8_gemm`, `int8_pointwise`, `int8_depthwise`, `int8_conv2d`, `int8_max_pool`,
-`int8_global_avg_pool`, `quantize` and `dequantize`. All rungs of one give the same bits.
+The ladders are `int8_gemm`, `int8_pointwise`, `int8_depthwise`, `int8_conv2d`, `int8_add`,
+`int8_max_pool`, `int8_global_avg_pool`, `quantize` and `dequantize`. All rungs of one give the
+same bits.
 
 Rungs are there where the CPU that Numba compiles for can run them: `vnni` (AVX-512 VNNI),
 `avx2`, and loops for all others.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidnn.kernels.int8 import pack
+from minidnn.kernels.simd import VNNI
 from minidnn.measure.shapes import STEM_KERNEL, Shapes
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
@@ -15,6 +16,28 @@ Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 Call = tuple[str, str, Draw, dict[str, Any], int]
 
 ZERO = 128
+# Products of bytes in the time of a float32 multiply-add: what AVX-512 VNNI multiplies with one
+# instruction, others after widening bytes to 16 bits.
+PER_MULTIPLY_ADD = 4 if VNNI else 2
+PEAK_NOTE = f"8-bit kernels: of {PER_MULTIPLY_ADD} times the float32 peak."
+_ADD = {"scale": 0.6, "scale_other": 0.7, "zero_in": ZERO, "zero_other": 100, "zero": ZERO}
+
+
+def is_8_bit(ladder: str) -> bool:
+    """Tell whether a ladder multiplies bytes."""
+    return ladder.startswith("int8_")
+
+
+def peak_of(ladder: str, flops: float) -> float:
+    """Return what a ladder's operations per second are held against.
+
+    Parameters
+    ----------
+    ladder : str
+    flops : float
+        The machine's peak of float32 multiply-adds.
+    """
+    return flops * PER_MULTIPLY_ADD if is_8_bit(ladder) else flops
 
 
 def calls(shapes: Shapes, batch: int) -> Iterator[Call]:
@@ -31,6 +54,8 @@ def calls(shapes: Shapes, batch: int) -> Iterator[Call]:
         macs = rows[0] * p.c_in * p.c_out
         yield "int8_pointwise.forward", p.label, _layer(x, w), {"zero": ZERO}, macs
         yield "int8_gemm.forward", p.label, _layer(rows, w), {"zero": ZERO}, macs
+    for m in shapes.activation:
+        yield "int8_add.forward", m.label, _two(batch, m.size, m.size, m.channels), _ADD, 0
     two = {"size": (2, 2), "stride": (2, 2), "pads": (0, 0, 0, 0), "ceil_mode": False}
     for m in shapes.max_pool:
         yield "int8_max_pool.forward", m.label, _codes(batch, m.size, m.size, m.channels), two, 0
@@ -65,6 +90,16 @@ def _ends(shapes: Shapes, batch: int) -> Iterator[Call]:
 def _codes(*shape: int) -> Draw:
     """Return what draws an array of codes."""
     return lambda rng: (rng.integers(0, 256, shape, dtype=np.uint8),)
+
+
+def _two(*shape: int) -> Draw:
+    """Return what draws two arrays of codes, and slopes."""
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        x, other = (rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(2))
+        return x, other, np.full(shape[-1], 0.25, np.float32)
+
+    return args
 
 
 def _layer(x: tuple[int, ...], w: tuple[int, ...], *, packed: bool = True) -> Draw:

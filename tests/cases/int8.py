@@ -172,6 +172,41 @@ def _codes(shape: tuple[int, ...]) -> Draw:
     return lambda rng: (codes(rng, *shape),)
 
 
+def _two(shape: tuple[int, ...]) -> Draw:
+    """Draw two maps, and slopes of both signs, 0 and 1 among them."""
+
+    def args(rng: np.random.Generator) -> tuple[Any, ...]:
+        slope = rng.normal(0.0, 0.7, shape[-1]).astype(np.float32)
+        slope[::5], slope[1::7] = 0, 1
+        return codes(rng, *shape), codes(rng, *shape), slope
+
+    return args
+
+
+CASES["int8_add.forward"] = [
+    Case(
+        name,
+        _two(shape),
+        oracle.add,
+        terms=1,
+        exact=True,
+        settings={
+            "scale": scale,
+            "scale_other": other,
+            "zero_in": zeros[0],
+            "zero_other": zeros[1],
+            "zero": zeros[2],
+        },
+    )
+    for name, shape, scale, other, zeros in (
+        ("n1_c1", (1, 1), 1.0, 1.0, (0, 0, 0)),
+        ("halves", (2, 7, 5, 33), 0.5, 0.5, (128, 100, 120)),
+        ("c16", (2, 5, 6, 16), 0.31, 0.77, (0, 255, 128)),
+        ("c7", (3, 4, 4, 7), 0.9, 1e-3, (255, 3, 0)),
+        ("saturates", (1, 3, 3, 17), 40.0, 1.7, (90, 130, 255)),
+        ("chunks", (9, 8, 8, 128), 0.63, 0.4, (140, 120, 128)),
+    )
+]
 CASES["int8_max_pool.forward"] = [
     Case(
         name,

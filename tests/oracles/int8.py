@@ -14,6 +14,11 @@ def _finish(acc: Any, scale: Any, slope: Any, zero: int, as_float: bool) -> Any:
     """Requantise sums (..., N): every operation on its own, rounded to float32."""
     assert np.abs(acc).max(initial=0) < 2**31
     y = np.multiply(acc.astype(F32), scale.astype(F32), dtype=F32)
+    return _activated(y, slope, zero, as_float)
+
+
+def _activated(y: Any, slope: Any, zero: int, as_float: bool = False) -> Any:
+    """Apply slopes to float32 numbers (..., N), and turn them into codes."""
     negative = np.multiply(y, slope.astype(F32), dtype=F32)
     y = np.where(y > 0, y, negative)
     if as_float:
@@ -104,6 +109,18 @@ def global_avg_pool(
     acc = (x.astype(np.int64) - zero_in).sum(axis=(1, 2))
     factors = np.full(x.shape[3], scale, F32), np.ones(x.shape[3], F32)
     return _finish(acc, *factors, zero, as_float)
+
+
+def add(
+    x: Any, other: Any, slope: Any, *, scale: float, scale_other: float, zero_in: int,
+    zero_other: int, zero: int,
+) -> Any:  # fmt: skip
+    """Add two maps of codes: two products and a sum, each rounded to float32."""
+    terms = [
+        np.multiply((a.astype(np.int64) - z).astype(F32), F32(s), dtype=F32)
+        for a, z, s in ((x, zero_in, scale), (other, zero_other, scale_other))
+    ]
+    return _activated(np.add(*terms, dtype=F32), slope, zero)
 
 
 def quantize(x: Any, *, scale: float, zero: int) -> Any:
