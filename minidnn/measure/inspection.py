@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ MEANINGS = {
     "not beneficial": "the compiler expects no gain: a turn's numbers do not lie side by side",
 }
 FAR_APART = "the numbers that follow each other in the loop lie far apart in memory"
+# Integer instructions that multiply and add up neighbours: how many products a sum gets from one.
+DOTS = {"vpdpbusd": 4, "vpdpbusds": 4, "vpdpwssd": 2, "vpmaddwd": 2, "pmaddwd": 2}
 WIDE = {"avx512": "zmm", "avx2": "ymm"}
 
 
@@ -186,7 +189,7 @@ def _without_floats(loop: Loop) -> str:
     c = loop.counts
     if c.integers:
         register, element, lanes = _widest(loop, ("integer",))
-        done = _count(c.integers, "integer operation")
+        done = _count(c.integers, "integer operation") + _dots(loop)
         return (
             f"vectorised: {lanes} {element} per instruction ({register}), {done} per turn, "
             f"{_burden(c)}; no float arithmetic"
@@ -199,6 +202,13 @@ def _without_floats(loop: Loop) -> str:
     )
     how = "a vector at a time" if vectors else "one number at a time"
     return f"no arithmetic in vector registers: it moves data, {how}; {moved}"
+
+
+def _dots(loop: Loop) -> str:
+    """Name the instructions that multiply and add up neighbours, if a loop has some."""
+    counted = Counter(i.name for i in loop.instructions if i.name in DOTS)
+    told = [f"{n} {name} of {DOTS[name]} products for each sum" for name, n in counted.items()]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _because(loop: Loop, remarks: Sequence[str]) -> str:

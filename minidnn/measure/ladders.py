@@ -20,6 +20,7 @@ import numpy as np
 from minidnn.errors import ConfigError
 from minidnn.kernels.ladder import load_all, unknown
 from minidnn.measure import timing
+from minidnn.measure.int8_work import PEAK_NOTE, peak_of
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import speed_ratio
@@ -209,7 +210,7 @@ class Row:
     gflops, gbs : float
         10^9 operations (two per MAC) and 10^9 least bytes per second.
     flops_share, bandwidth_share : float
-        Of this machine's peaks.
+        Of this machine's peaks; see `int8_work.peak_of`.
     speedup : float or None
         Over the rung before, from pairs of turns where both were run.
     error : float or None
@@ -290,7 +291,11 @@ def measure(
     wrong = errors(case, run, min(batch, CHECKED))
     chosen = ladder.choose(*args, **work.settings)
     outputs = work.outputs(ladder[run[-1]](*args, **work.settings), args)
-    facts = _Facts(work.macs, work.least_bytes(args, outputs), peaks)
+    facts = _Facts(
+        work.macs,
+        work.least_bytes(args, outputs),
+        peaks._replace(flops=peak_of(case.ladder, peaks.flops)),
+    )
     rows: list[Row] = []
     for name in names:
         guess = guessed[name]
@@ -405,7 +410,7 @@ NOTE = (
     "GFLOP/s count two operations per MAC, GB/s the least bytes: inputs read once, outputs written "
     "once. Shares are of all threads' peaks;\nmore than 100 % of memory: the arrays stayed in a "
     "cache. faster: than the rung above. error: against numpy in float64, over the largest value.\n"
-    "* is what a call of the op runs here; ~ was too slow to run, and is estimated."
+    "* is what a call of the op runs here; ~ was too slow to run, and is estimated. " + PEAK_NOTE
 )
 
 
@@ -457,7 +462,8 @@ def draw(found: Sequence[Measured], peaks: Peaks, path: Path, *, title: str = ""
 
 def _draw_ladder(axis: Any, found: Sequence[Measured], peaks: Peaks) -> None:
     counted = bool(found[0].macs)
-    rate, peak = ("gflops", peaks.flops) if counted else ("gbs", peaks.bandwidth)
+    flops = peak_of(found[0].ladder, peaks.flops)
+    rate, peak = ("gflops", flops) if counted else ("gbs", peaks.bandwidth)
     for i, row in enumerate(found[0].rows):
         heights = [getattr(one.rows[i], rate) for one in found]
         axis.plot(range(len(found)), heights, marker="o", label=row.rung)

@@ -17,6 +17,7 @@ from typing import Any
 from minidnn.errors import ConfigError
 from minidnn.kernels.ladder import load_all, unknown
 from minidnn.measure import ladders, rungs, timing
+from minidnn.measure.int8_work import PEAK_NOTE, is_8_bit, peak_of
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import MEMORY, Peaks
 from minidnn.measure.tables import Table
@@ -113,7 +114,7 @@ def place(
     """
     flops, least_bytes = 2 * work[0], work[1]
     level = peaks.level(least_bytes)
-    compute, memory = flops / peaks.flops, least_bytes / level.bandwidth
+    compute, memory = flops / peak_of(ladder, peaks.flops), least_bytes / level.bandwidth
     return Placed(
         ladder,
         rung,
@@ -237,7 +238,7 @@ NOTE = (
     "FLOP/byte: two operations per MAC over the least bytes, inputs read once and outputs written "
     "once. The roof is the peak (bound: compute), or the\nbandwidth of the smallest place that "
     "holds the arrays, times FLOP/byte (bound: memory). Kernels without MACs are placed by GB/s.\n"
-    "More than 100 % of memory: a part of the arrays stayed in a cache."
+    "More than 100 % of memory: a part of the arrays stayed in a cache. " + PEAK_NOTE
 )
 
 
@@ -247,6 +248,12 @@ def table(found: Iterable[Placed], batch: int) -> Table:
     return Table(
         f"kernels under the roof, batch {batch}", COLUMNS, [_cells(one) for one in ordered]
     )
+
+
+def roofs(found: Iterable[Placed], peaks: Peaks) -> dict[str, float]:
+    """Return the machine's peaks of arithmetic by name, one for bytes too if points need it."""
+    eight = next((one.ladder for one in found if is_8_bit(one.ladder)), None)
+    return {**peaks.by_isa, **({"8-bit": peak_of(eight, peaks.flops)} if eight else {})}
 
 
 def _cells(one: Placed) -> list[str]:

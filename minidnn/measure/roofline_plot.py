@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minidnn.measure.peaks import Peaks
-from minidnn.measure.roofline import Placed
+from minidnn.measure.roofline import Placed, roofs
 from minidnn.plots import new_figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -54,7 +54,7 @@ def _points(axis: Any, found: Sequence[Placed], peaks: Peaks) -> None:
     rates = [p.rate / 1e9 for p in found]
     axis.set_ylim(
         0.5 * min(*rates, left * peaks.bandwidth / 1e9, *(r / 1e9 for r in peaks.by_isa.values())),
-        2 * max(*rates, top),
+        2 * max(*rates, *(r / 1e9 for r in roofs(found, peaks).values()), top),
     )
     for number, (name, bandwidth) in enumerate(bandwidths.items()):
         ridge = peaks.flops / bandwidth
@@ -73,7 +73,7 @@ def _points(axis: Any, found: Sequence[Placed], peaks: Peaks) -> None:
                 size="small",
                 color=shade,
             )
-    for number, (isa, rate) in enumerate(peaks.by_isa.items()):
+    for number, (isa, rate) in enumerate(roofs(found, peaks).items()):
         axis.plot([left, right], [rate / 1e9] * 2, color="grey", linewidth=0.7, linestyle=":")
         axis.annotate(
             f"{isa} {rate / 1e9:.4g} GFLOP/s",

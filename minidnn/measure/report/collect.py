@@ -41,6 +41,8 @@ LADDERS = (
     "prelu.forward",
     "prelu.backward",
     "gemm.nn",
+    "int8_depthwise.forward",
+    "int8_pointwise.forward",
 )
 MODEL = "quicknet"
 

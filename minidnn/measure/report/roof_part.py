@@ -173,7 +173,8 @@ class _Plane:
         self.left = 0.6 * min(*intensities, peaks.flops / fastest)
         self.right = 1.8 * max(*intensities, peaks.flops / peaks.bandwidth)
         self.low = 0.5 * min(*(p.rate for p in points), *peaks.by_isa.values())
-        self.high = 1.8 * max(peaks.flops, *(p.rate for p in points))
+        self.roofs = roofline.roofs(points, peaks)
+        self.high = 1.8 * max(peaks.flops, *self.roofs.values(), *(p.rate for p in points))
         self.x = svg.logarithmic(self.left, self.right)
         self._up = svg.logarithmic(self.low, self.high)
 
@@ -265,16 +266,16 @@ def _roofs(plane: _Plane, peaks: Peaks) -> Html:
         x = plane.x(plane.rate(at) / level.bandwidth)
         if x > TICKS:
             parts.append(svg.text(x + 0.01, at + 4, level.name, "start", "roof-name"))
-    for rate in peaks.by_isa.values():
+    for rate in plane.roofs.values():
         y = plane.y(rate)
         parts.append(svg.line(0, y, 1, y, "roof" if rate == peaks.flops else "lower-roof"))
-    return join([*parts, _isa_names(plane, peaks)])
+    return join([*parts, _isa_names(plane)])
 
 
-def _isa_names(plane: _Plane, peaks: Peaks) -> Html:
+def _isa_names(plane: _Plane) -> Html:
     """Write instruction sets over their lines; where lines are close, in one text."""
     groups: list[tuple[float, list[str]]] = []
-    for isa, rate in sorted(peaks.by_isa.items(), key=lambda one: -one[1]):
+    for isa, rate in sorted(plane.roofs.items(), key=lambda one: -one[1]):
         name = f"{isa} {rate / 1e9:.4g}"
         if groups and plane.y(rate) - groups[-1][0] < APART:
             groups[-1][1].append(name)
