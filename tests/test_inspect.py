@@ -267,6 +267,14 @@ def test_loops_without_float_arithmetic_are_described_too() -> None:
     assert empty.verdict.startswith("no loop")
 
 
+def test_instructions_that_add_up_products_are_named() -> None:
+    dots = "one:\n.LBB0_1:\n\tvpdpbusd\t%zmm1, %zmm2, %zmm3\n\tvpaddd\t%zmm1, %zmm3, %zmm4\n"
+    assert verdict(_only(dots + "\tjne\t.LBB0_1\n\tretq\n")).startswith(
+        "vectorised: 16 int32 per instruction (zmm), 2 integer operations "
+        "(1 vpdpbusd of 4 products for each sum) per turn, no spill, no call"
+    )
+
+
 def test_what_numba_made_parallel_is_a_sentence() -> None:
     found = {"loops": 4, "fused": 1, "serial": 2, "hoisted": 3, "hoisted_allocations": 1}
     assert parallel_text(found) == (

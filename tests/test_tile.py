@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +12,8 @@ from llvmlite import ir
 
 from minidnn.kernels import simd, tile
 from minidnn.kernels.jit import kernel
-from minidnn.measure.assembly import Loop, loops
 from minidnn.measure.compiled import TARGETS
-
-ROOT = Path(__file__).parents[1]
+from tests.compiled_tiles import ON_X86, compiled_for, inner_loops, products
 
 # Compiles one tile without running it (the host may lack the instructions), prints its assembly.
 SOURCE = """
@@ -129,34 +122,12 @@ def test_nan_in_the_operands_comes_out_where_it_belongs() -> None:
     assert np.isnan(c).tolist() == [[False] * 5, [True] * 5, [False] * 5]
 
 
-def _compiled_for(isa: str, tmp_path: Path) -> tuple[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k != "MINIDNN_SIMD"}
-    environment |= TARGETS[isa] | {"MINIDNN_CACHE_DIR": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", SOURCE],
-        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    chosen, _, assembly = result.stdout.partition("\n")
-    return chosen, assembly
-
-
-def inner_loops(assembly: str) -> list[Loop]:
-    """Return the innermost loops that multiply vectors."""
-    return [loop for loop in loops(assembly) if loop.innermost and _products(loop)]
-
-
-def _products(loop: Loop) -> int:
-    """Count multiplications of vectors: multiply-adds, else plain ones."""
-    names = [i.name for i in loop.instructions if i.kind in ("fma", "float") and i.lanes > 1]
-    return sum(re.match(r"v?(fn?m|mul)", name) is not None for name in names)
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
+@pytest.mark.skipif(not ON_X86, reason="reads x86 assembly")
 @pytest.mark.parametrize(("isa", "register"), [("avx512", "zmm"), ("avx2", "ymm")])
 def test_inner_loop_is_multiply_adds_on_whole_registers_without_spills(
     isa: str, register: str, tmp_path: Path
 ) -> None:
-    chosen, assembly = _compiled_for(isa, tmp_path)
+    chosen, assembly = compiled_for(SOURCE, TARGETS[isa], tmp_path)
     assert chosen == isa
     shape, found = tile.TILES[isa], inner_loops(assembly)
     assert len(found) == 3, "expected loops for whole tiles, for edges, and for few rows"
@@ -168,13 +139,13 @@ def test_inner_loop_is_multiply_adds_on_whole_registers_without_spills(
     assert sorted(fused) == [n * shape.vectors for n in (shape.few, shape.rows, shape.rows)]
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 assembly")
+@pytest.mark.skipif(not ON_X86, reason="reads x86 assembly")
 def test_without_fused_multiply_add_no_library_is_called(tmp_path: Path) -> None:
-    chosen, assembly = _compiled_for("portable", tmp_path)
+    chosen, assembly = compiled_for(SOURCE, TARGETS["portable"], tmp_path)
     assert chosen == "portable"
     assert "fmaf" not in assembly
     shape = tile.TILES["portable"]
-    spills = {_products(loop): loop.counts.spills for loop in inner_loops(assembly)}
+    spills = {products(loop): loop.counts.spills for loop in inner_loops(assembly)}
     assert spills[shape.rows * shape.vectors] == 0
 
 
