@@ -10,6 +10,7 @@ from bench.gemm_cases import GemmCase
 from bench.op_cases import OpCase
 from bench.shapes import ACTIVATION, POINTWISE
 from minidnn.kernels.ladder import load_all
+from minidnn.measure.int8_work import is_8_bit, peak_of
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.rungs import slow_rungs
 from minidnn.measure.shapes import SIZES
@@ -28,6 +29,8 @@ SLOW = 0.25  # seconds of one call, above which a case is left out
 OTHER_SHAPE = "another shape of its stage"
 PYTHON_LOOPS = "Python's own loops beyond the classroom size"
 NAIVE_LOOPS = f"naive loops at batch {max(BATCHES)}"
+SAME_LOOPS = "the loops of int8_gemm once more"
+NUMPY_CODES = f"NumPy on 8-bit codes at batch {max(BATCHES)}"
 NOT_SMALL = "larger than the classroom size"
 TOO_SLOW = f"over {SLOW} s a call at its rung's rate"
 OTHER_LAYER = "another layer of its kind, or product of its stage"
@@ -98,6 +101,10 @@ def reason(case: KernelCase, *, full: bool, classroom: bool) -> str | None:
         return OTHER_SHAPE
     if case.rung == NAIVE and case.batch > 1:
         return NAIVE_LOOPS
+    if case.ladder == "int8_pointwise.forward":
+        return SAME_LOOPS
+    if is_8_bit(case.ladder) and case.rung == "numpy" and case.batch > 1:
+        return NUMPY_CODES
     return None
 
 
@@ -135,7 +142,9 @@ def left_out(left: Counter[str], cases: int) -> str:
     )
 
 
-def rates(work: Workload, least_bytes: int, seconds: float, peaks: Peaks) -> dict[str, Any]:
+def rates(
+    ladder: str, work: Workload, least_bytes: int, seconds: float, peaks: Peaks
+) -> dict[str, Any]:
     """Return what a time means: operations and bytes per second, and shares of the peaks.
 
     Bytes are those that a call moves at least. In a cache they move faster than from memory,
@@ -145,7 +154,7 @@ def rates(work: Workload, least_bytes: int, seconds: float, peaks: Peaks) -> dic
     found: dict[str, Any] = {"bytes at least": least_bytes}
     if work.macs:
         found["GFLOP/s"] = _digits(flops / 1e9)
-        found["share of peak FLOP/s"] = _digits(flops / peaks.flops)
+        found["share of peak FLOP/s"] = _digits(flops / peak_of(ladder, peaks.flops))
     found["GB/s"] = _digits(moved / 1e9)
     found["share of memory bandwidth"] = _digits(moved / peaks.bandwidth)
     return found

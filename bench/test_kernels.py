@@ -91,6 +91,6 @@ def test_rung(
     outputs = work.outputs(function(*args, **work.settings), args)
     least = work.least_bytes(args, outputs)
     median = benchmark.stats.stats.median
-    benchmark.extra_info |= rates(work, least, median, peaks())
+    benchmark.extra_info |= rates(case.ladder, work, least, median, peaks())
     benchmark.extra_info |= {"threads": num_threads(), "affinity": affinity()}
     benchmark.extra_info |= {"ladder": case.ladder, "rung": case.rung, "at": case.at_text}

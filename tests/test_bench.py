@@ -144,13 +144,13 @@ def test_rates_are_operations_and_bytes_by_seconds() -> None:
     peaks = Peaks(flops=4e9, bandwidth=8e9, by_isa={}, by_set={}, threads=2)
     case = next(c for c in kernel_cases.cases() if c.ladder == "gemm.nn")
     work = case.work
-    assert kernel_cases.rates(work, 4_000_000, work.macs / 1e9, peaks)["GFLOP/s"] == 2.0
-    found = kernel_cases.rates(work, 4_000_000, 1e-3, peaks)
+    assert kernel_cases.rates("gemm.nn", work, 4_000_000, work.macs / 1e9, peaks)["GFLOP/s"] == 2.0
+    found = kernel_cases.rates("gemm.nn", work, 4_000_000, 1e-3, peaks)
     assert (found["GB/s"], found["share of memory bandwidth"]) == (4.0, 0.5)
     assert found["bytes at least"] == 4_000_000
     assert found["share of peak FLOP/s"] == pytest.approx(2 * work.macs / 1e-3 / 4e9, rel=1e-3)
     relu = next(c for c in kernel_cases.cases() if c.ladder == "relu.forward")
-    assert "GFLOP/s" not in kernel_cases.rates(relu.work, 1, 1.0, peaks)
+    assert "GFLOP/s" not in kernel_cases.rates("relu.forward", relu.work, 1, 1.0, peaks)
 
 
 def test_a_small_run_of_the_benches(tmp_path: Path) -> None:

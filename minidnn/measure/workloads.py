@@ -1,6 +1,6 @@
 """What every ladder is measured on: arguments at a network's shapes, and the work in them.
 
-One entry per ladder of `REGISTRY`; `tests/test_measure_workloads.py` fails where one is missing.
+One entry per ladder of `REGISTRY`; `bench/test_kernels.py` fails where one is missing.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Workload:
         How many values are summed into one element of the result, for the tolerance.
     in_place : tuple of int
         Positions of the arguments that are written.
+    exact : bool
+        One result is right, bit for bit, and float arguments are float32 in every precision.
     """
 
     label: str
@@ -45,11 +47,14 @@ class Workload:
     macs: int = 0
     terms: int = 1
     in_place: tuple[int, ...] = ()
+    exact: bool = False
 
     def drawn(self, dtype: Any = np.float32, seed: int = 3) -> list[Any]:
         """Draw the arguments; every precision starts from the same float32 numbers."""
         return [
-            a.astype(np.float32, order="C", copy=False).astype(dtype, copy=False)
+            a.astype(np.float32, order="C", copy=False).astype(
+                np.float32 if self.exact else dtype, copy=False
+            )
             if isinstance(a, np.ndarray) and a.dtype.kind == "f"
             else a
             for a in self.args(np.random.default_rng(seed))
@@ -372,4 +377,4 @@ def _squares(n: tuple[int, ...], place: int) -> Draw:
 
 def _int8(shapes: Shapes, batch: int) -> Named:
     for name, label, draw, settings, macs in calls(shapes, batch):
-        yield name, Workload(label, draw, settings, macs)
+        yield name, Workload(label, draw, settings, macs, exact=True)
