@@ -16,6 +16,8 @@ import minidnn
 from minidnn.kernels import prelu, relu
 from minidnn.kernels.ahead import Call, compile_all, listed, missing
 from minidnn.kernels.jit import DISPATCHERS
+from minidnn.kernels.ladder import load_all
+from tests.cases import load_cases
 from tests.processes import ROOT, python
 
 # Six kernels, without a network: quick to compile.
@@ -61,6 +63,23 @@ def test_listing_notes_each_parallel_kernel_once_and_runs_none() -> None:
     assert {call.module.rpartition(".")[2] for call in calls} == {"relu"}
     assert len(calls) == len(set(calls)) == 2  # one per dtype, none per shape
     np.testing.assert_array_equal(relu.forward(x), before)
+
+
+def test_what_8_bit_ladders_run_is_listed_and_compiles_by_its_types() -> None:
+    names = [n for n in load_all() if n.startswith("int8_") or "quantize" in n]
+    given = [(load_all()[n], load_cases()[n][0]) for n in names]
+
+    def step() -> None:
+        for ladder, case in given:
+            ladder(*case.args(np.random.default_rng(0)), **case.settings)
+
+    with listed() as calls:
+        step()
+    modules = {call.module.rpartition(".")[2] for call in calls}
+    products = {"int8_pointwise"}  # are those of int8_gemm
+    assert modules == {n.partition(".")[0] for n in names} - products
+    step()
+    assert not missing(calls)
 
 
 def test_listing_in_one_thread_leaves_the_others_running() -> None:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+
+from minidnn.cli.measuring import (
+    add_batch,
+    add_limit,
+    add_results,
+    check_amounts,
+    check_files,
+    hand_over,
+)
 
 NAME = "ladder"
 HELP = "time an op's rungs, from naive to fastest, against this machine's peaks"
@@ -24,43 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("classroom", "stages", "full"),
         help="all shapes of a set: tiny, QuickNet's widest of each stage, or all of QuickNet",
     )
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images (default: 8)")
+    add_batch(parser)
     parser.add_argument(
         "--rung", action="append", default=[], metavar="NAME", help="only this one; may be repeated"
     )
-    parser.add_argument(
-        "--limit",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="time a rung may take; slower ones are estimated only (default: 30)",
-    )
-    parser.add_argument("--json", action="store_true", help="print exact numbers for programs")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there")
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw rates over sizes (without --shape: --size stages)",
-    )
+    add_limit(parser, 30, "a rung", "; slower ones are estimated only")
+    add_results(parser, "draw rates over sizes (without --shape: --size stages)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, then print, write and draw."""
-    from minidnn.errors import ConfigError
     from minidnn.measure import ladders, results, rungs
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
-    from minidnn.plots import check_folder, check_picture
 
-    if args.batch < 1 or not args.limit > 0:
-        raise ConfigError("--batch: expected at least 1; --limit: more than 0")
-    # Said now, not after the measurements.
-    if args.output:
-        check_folder(args.output)
-    if args.plot:
-        check_picture(args.plot)
+    check_amounts(args)
+    check_files(args)
     size = "stages" if args.plot and not (args.shape or args.size) else args.size
     # Rungs asked for by name are those of the op's own ladders.
     names = (rungs.ladders_of if args.rung else ladders.climbed)(args.op)
@@ -83,10 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.plot:
         ladders.draw(found, peaks, args.plot, title=describe(result["machine"]))
-    if args.output:
-        results.write(args.output, result)
-    if args.json:
-        print(json.dumps(result, indent=2))
+    if hand_over(args, result):
         return 0
     top = f"peak {peaks.flops / 1e9:.4g} GFLOP/s, memory {peaks.bandwidth / 1e9:.3g} GB/s"
     fused = [ladders.CONTINUED] if set(names) - set(rungs.ladders_of(args.op)) else []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from minidnn.cli.measuring import add_results, check_files, hand_over
 
 if TYPE_CHECKING:
     from minidnn.measure.separable_report import Profile
@@ -33,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="measure nothing: show and draw what -o has written there",
     )
-    parser.add_argument("--json", action="store_true", help="print exact numbers for programs")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw both, layer by layer, into a picture"
-    )
+    add_results(parser, "draw both, layer by layer, into a picture")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,13 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.measure import results, separable_plot, separable_report
     from minidnn.measure.machine import describe
     from minidnn.measure.tables import show
-    from minidnn.plots import check_folder, check_picture
 
-    # Said now, not after the measurements.
-    if args.plot:
-        check_picture(args.plot)
-    if args.output:
-        check_folder(args.output)
+    check_files(args)
     if args.saved:
         options = {"--batch": args.batch, "--quick": args.quick, "--size": args.size}
         for name, given in {**options, "-o": args.output}.items():
@@ -66,10 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         title = f"Separable against full 3x3 convolutions: {separable_report.place(machine)}"
         separable_plot.draw(found, args.plot, title=title)
-    if args.output:
-        results.write(args.output, result)
-    if args.json:
-        print(json.dumps(result, indent=2))
+    if hand_over(args, result):
         return 0
     texts = (*separable_report.texts(found), separable_report.caption(found, machine))
     show(separable_report.tables(found), *texts, describe(machine))

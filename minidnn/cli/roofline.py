@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
+
+from minidnn.cli.measuring import (
+    add_batch,
+    add_limit,
+    add_results,
+    check_amounts,
+    check_files,
+    hand_over,
+)
 
 NAME = "roofline"
 HELP = "measure this machine's peaks, and place kernels under them"
@@ -22,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rung", metavar="NAME", help="of every kernel that has it (default: what runs here)"
     )
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images (default: 8)")
+    add_batch(parser)
     parser.add_argument(
         "--size",
         choices=("classroom", "stages", "full"),
@@ -33,33 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again", action="store_true", help="measure the peaks even if they are known"
     )
-    parser.add_argument(
-        "--limit",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="time that all kernels may take (default: 300)",
-    )
-    parser.add_argument("--json", action="store_true", help="print exact numbers for programs")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the JSON there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the roofline")
+    add_limit(parser, 300, "all kernels")
+    add_results(parser, "draw the roofline")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, then print, write and draw."""
-    from minidnn.errors import ConfigError
     from minidnn.measure import results, roofline, roofline_plot
     from minidnn.measure.machine import describe
     from minidnn.measure.peaks import as_json, known_peaks
     from minidnn.measure.tables import show
-    from minidnn.plots import check_folder, check_picture
 
-    if args.batch < 1 or not args.limit > 0:
-        raise ConfigError("--batch: expected at least 1; --limit: more than 0")
-    if args.output:
-        check_folder(args.output)
-    if args.plot:
-        check_picture(args.plot)
+    check_amounts(args)
+    check_files(args)
     cases = roofline.chosen_cases(args.op, args.rung, args.size)
     peaks = known_peaks(again=args.again)
     found = roofline.measure(cases, peaks, batch=args.batch, rung=args.rung, limit=args.limit)
@@ -77,10 +70,7 @@ def run(args: argparse.Namespace) -> int:
     where = describe(result["machine"])
     if args.plot:
         roofline_plot.draw(points, peaks, args.plot, title=f"batch {args.batch}; {where}")
-    if args.output:
-        results.write(args.output, result)
-    if args.json:
-        print(json.dumps(result, indent=2))
+    if hand_over(args, result):
         return 0
     tables = [*roofline.peak_tables(peaks), roofline.table(points, args.batch)]
     show(tables, roofline.NOTE, where)

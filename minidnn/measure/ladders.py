@@ -25,7 +25,7 @@ from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.ratios import speed_ratio
 from minidnn.measure.rungs import ladders_of
-from minidnn.measure.shapes import CLASSROOM, SIZES, Map, Pointwise, Shapes
+from minidnn.measure.shapes import CLASSROOM, Map, Pointwise, Shapes, shapes_of
 from minidnn.measure.tables import Table
 from minidnn.measure.workloads import Workload, workloads
 from minidnn.plots import new_figure
@@ -154,9 +154,7 @@ def cases(ladder: str, *, shape: str | None = None, size: str | None = None) -> 
     ConfigError
         If the shape is none, the size unknown, or nothing meets the ladder there.
     """
-    if size is not None and size not in SIZES:
-        raise ConfigError(unknown("size", size, SIZES))
-    shapes = SIZES[size or "full"]
+    shapes = shapes_of(size or "full")
     labels = [work.label for work in workloads(shapes, 1)[ladder]]
     if shape is not None:
         if shape not in labels and dimensions(shape) is None:

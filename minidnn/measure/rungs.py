@@ -17,7 +17,7 @@ from minidnn.errors import ConfigError, InputError
 from minidnn.kernels.ladder import load_all, rung_of, unknown
 from minidnn.measure.compare import KEYS, LEAST_ROUNDS, paired, row
 from minidnn.measure.limits import check_memory, check_time
-from minidnn.measure.shapes import SIZES
+from minidnn.measure.shapes import SIZES, shapes_of
 from minidnn.measure.tables import Table
 from minidnn.measure.timing import summarise, take_turns, turn
 from minidnn.measure.workloads import Workload, workloads
@@ -123,11 +123,10 @@ def cases(op: str, size: str, batch: int) -> list[Case]:
     ConfigError
         If there is no such op or size, or the batch is not positive.
     """
-    if size not in SIZES:
-        raise ConfigError(unknown("size", size, SIZES))
+    shapes = shapes_of(size)
     if batch < 1:
         raise ConfigError(f"--batch: expected at least 1 image, got {batch}")
-    at = workloads(SIZES[size], batch)
+    at = workloads(shapes, batch)
     return [Case(name, work, batch, size) for name in ladders_of(op) for work in at[name]]
 
 

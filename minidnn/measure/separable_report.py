@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minidnn.errors import ConfigError
-from minidnn.kernels.ladder import unknown
 from minidnn.measure import results, rivals, separable
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import Peaks, as_json, from_json
@@ -16,7 +14,7 @@ from minidnn.measure.ratios import Ratio
 from minidnn.measure.rivals import ACTIVATIONS, MODES, NETWORKS, Activation, EndToEnd
 from minidnn.measure.saved import Saved
 from minidnn.measure.separable import FASTEST, FLOAT, PASSES, TAPS, Layer, Pass, Times, counts
-from minidnn.measure.shapes import SIZES, Map
+from minidnn.measure.shapes import Map, images_of, shapes_of
 from minidnn.measure.tables import Table
 
 KIND = "profile-separable"  # of files
@@ -162,12 +160,7 @@ def profile(
     InputError
         If memory or time would not do.
     """
-    if size not in SIZES:
-        raise ConfigError(unknown("size", size, SIZES))
-    batch = (QUICK_BATCH if quick else BATCH) if batch is None else batch
-    if batch < 1:
-        raise ConfigError(f"batch: expected at least 1, got {batch}")
-    shapes = SIZES[size]
+    shapes, batch = shapes_of(size), images_of(batch, QUICK_BATCH if quick else BATCH)
     chosen = separable.layers(shapes)
     rounds = separable.TURNS[FASTEST][1 if quick else 0]
     _check(chosen, batch, rounds, peaks)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from minidnn.errors import ConfigError
+from minidnn.kernels.ladder import unknown
+
 
 class Map(NamedTuple):
     """A feature map: height and width, channels; how many layers of a kind meet it."""
@@ -117,3 +120,31 @@ CLASSROOM = Shapes(
     101,
 )
 SIZES = {"classroom": CLASSROOM, "stages": STAGES, "full": QUICKNET}
+
+
+def shapes_of(size: str) -> Shapes:
+    """Return the shapes of a size.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such size; the nearest name is given.
+    """
+    if size not in SIZES:
+        raise ConfigError(unknown("size", size, SIZES))
+    return SIZES[size]
+
+
+def images_of(batch: int | None, usual: int) -> int:
+    """Return how many images to measure on: those asked for, else the usual number.
+
+    Raises
+    ------
+    ConfigError
+        If that is below 1.
+    """
+    if batch is None:
+        return usual
+    if batch < 1:
+        raise ConfigError(f"batch: expected at least 1, got {batch}")
+    return batch

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.errors import ConfigError, InputError
-from minidnn.kernels.ladder import load_all, unknown
+from minidnn.errors import InputError
+from minidnn.kernels.ladder import load_all
 from minidnn.measure import ladders, roofline, separable_report
 from minidnn.measure.limits import check_memory, check_time
 from minidnn.measure.peaks import Peaks, as_json, known_peaks
 from minidnn.measure.rivals import SMALL
-from minidnn.measure.shapes import CLASSES, SIZES
+from minidnn.measure.shapes import CLASSES, images_of, shapes_of
 from minidnn.measure.steps import needed_bytes, profile_training
 from minidnn.measure.trace import Trace
 from minidnn.models import build
@@ -77,11 +77,8 @@ def collect(
     InputError
         If memory or time would not do.
     """
-    if size not in SIZES:
-        raise ConfigError(unknown("size", size, SIZES))
-    batch = (QUICK_BATCH if quick else BATCH) if batch is None else batch
-    if batch < 1:
-        raise ConfigError(f"batch: expected at least 1, got {batch}")
+    shapes_of(size)  # refuses unknown ones before anything is measured
+    batch = images_of(batch, QUICK_BATCH if quick else BATCH)
     tell("this machine's peaks")
     peaks = known_peaks()
     found = separable_report.profile(peaks, size=size, batch=batch, quick=quick, tell=tell)
