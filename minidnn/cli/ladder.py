@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minidnn.cli.measuring import (
-    add_batch,
-    add_limit,
-    add_results,
-    check_amounts,
-    check_files,
-    hand_over,
-)
+from minidnn.cli import measuring
 
 NAME = "ladder"
 HELP = "time an op's rungs, from naive to fastest, against this machine's peaks"
@@ -31,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("classroom", "stages", "full"),
         help="all shapes of a set: tiny, QuickNet's widest of each stage, or all of QuickNet",
     )
-    add_batch(parser)
+    measuring.add_batch(parser)
     parser.add_argument(
         "--rung", action="append", default=[], metavar="NAME", help="only this one; may be repeated"
     )
-    add_limit(parser, 30, "a rung", "; slower ones are estimated only")
-    add_results(parser, "draw rates over sizes (without --shape: --size stages)")
+    measuring.add_limit(parser, 30, "a rung", "; slower ones are estimated only")
+    measuring.add_results(parser, "draw rates over sizes (without --shape: --size stages)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.measure.peaks import known_peaks
     from minidnn.measure.tables import show
 
-    check_amounts(args)
-    check_files(args)
+    measuring.check_amounts(args)
+    measuring.check_files(args)
     size = "stages" if args.plot and not (args.shape or args.size) else args.size
     # Rungs asked for by name are those of the op's own ladders.
     names = (rungs.ladders_of if args.rung else ladders.climbed)(args.op)
@@ -70,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.plot:
         ladders.draw(found, peaks, args.plot, title=describe(result["machine"]))
-    if hand_over(args, result):
+    if measuring.hand_over(args, result):
         return 0
     top = f"peak {peaks.flops / 1e9:.4g} GFLOP/s, memory {peaks.bandwidth / 1e9:.3g} GB/s"
     fused = [ladders.CONTINUED] if set(names) - set(rungs.ladders_of(args.op)) else []

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minidnn.cli.measuring import (
-    add_batch,
-    add_limit,
-    add_results,
-    check_amounts,
-    check_files,
-    hand_over,
-)
+from minidnn.cli import measuring
 
 NAME = "roofline"
 HELP = "measure this machine's peaks, and place kernels under them"
@@ -29,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rung", metavar="NAME", help="of every kernel that has it (default: what runs here)"
     )
-    add_batch(parser)
+    measuring.add_batch(parser)
     parser.add_argument(
         "--size",
         choices=("classroom", "stages", "full"),
@@ -40,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again", action="store_true", help="measure the peaks even if they are known"
     )
-    add_limit(parser, 300, "all kernels")
-    add_results(parser, "draw the roofline")
+    measuring.add_limit(parser, 300, "all kernels")
+    measuring.add_results(parser, "draw the roofline")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from minidnn.measure.peaks import as_json, known_peaks
     from minidnn.measure.tables import show
 
-    check_amounts(args)
-    check_files(args)
+    measuring.check_amounts(args)
+    measuring.check_files(args)
     cases = roofline.chosen_cases(args.op, args.rung, args.size)
     peaks = known_peaks(again=args.again)
     found = roofline.measure(cases, peaks, batch=args.batch, rung=args.rung, limit=args.limit)
@@ -70,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     where = describe(result["machine"])
     if args.plot:
         roofline_plot.draw(points, peaks, args.plot, title=f"batch {args.batch}; {where}")
-    if hand_over(args, result):
+    if measuring.hand_over(args, result):
         return 0
     tables = [*roofline.peak_tables(peaks), roofline.table(points, args.batch)]
     show(tables, roofline.NOTE, where)
