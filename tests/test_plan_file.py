@@ -71,8 +71,8 @@ def test_a_flipped_bit_is_found(saved: Path) -> None:
 
 def test_a_file_from_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "new.minidnn"
-    checkpoint.save(path, {}, {}, mark="minidnn plan 2")
-    with pytest.raises(CheckpointError, match="expected a file marked 'minidnn plan 1'"):
+    checkpoint.save(path, {}, {}, mark="minidnn plan 3")
+    with pytest.raises(CheckpointError, match="expected a file marked 'minidnn plan 2'"):
         file.load(path)
 
 

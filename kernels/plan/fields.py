@@ -1,7 +1,7 @@
 """The columns of a plan's table, and what stands in them.
 
-Values are maps (N, H, W, C) of float32 in one piece of memory, weights lie in another; places
-are in bytes from the beginning of either.
+Values are maps (N, H, W, C) of float32, or of codes (bytes), in one piece of memory; weights lie
+in another. Places are in bytes from the beginning of either.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ ADD = 3  # two maps, PReLU
 COPY = 4  # into a part of a larger map: padding, concatenation, repeated channels
 LARGEST = 5  # max-pool
 AVERAGE = 6  # windows added up, times a share per window
+# The same on codes (docs/int8.md); results are codes again, or float32 where Y_ITEM says so.
+INT8_CONVOLVE = 7
+INT8_DEPTHWISE = 8
+INT8_LARGEST = 9
+INT8_AVERAGE = 10  # of whole maps
+QUANTIZE = 11  # float32 to codes
+DEQUANTIZE = 12  # codes to float32
 
 # Columns.
 KIND = 0
@@ -33,7 +40,12 @@ TAPS, PANELS, BIAS, SLOPE = 30, 31, 32, 33  # places in the weights
 PERIOD = 34  # of SCALE's and ADD's numbers per column: C, or H * W * C
 BY_PANEL = 35  # whether threads that share a step cut the matrix, not the map
 REPEAT = 36  # how often COPY writes each channel
-FIELDS = 37
+X_ITEM, Y_ITEM = 37, 38  # bytes of a number of x and of y: 4, or 1 for codes
+ZERO_IN, ZERO_MID, ZERO_OUT = 39, 40, 41  # zero points of x, of filtered rows, of y
+FACTOR = 42  # place of the numbers that sums are multiplied with; of QUANTIZE the scale
+TAPS_BIAS, TAPS_FACTOR, TAPS_SLOPE = 43, 44, 45  # places of what FILTERED's taps come with
+BORDER = 46  # place of a pixel of ZERO_IN
+FIELDS = 47
 
 # Where CONVOLVE's rows come from.
 IN_PLACE = 0  # x itself

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ..checks import Array
 from ..jit import kernel, parallel, prange, thread_id
 from ..tile import TILE_COLUMNS
+from .codes import run_codes
 from .fields import (
     ADD,
     AVERAGE,
@@ -20,6 +21,7 @@ from .fields import (
     COPY,
     DEPTHWISE,
     HEIGHT,
+    INT8_CONVOLVE,
     KIND,
     LARGEST,
     OTHER,
@@ -31,7 +33,9 @@ from .fields import (
     SCALE,
     TOTAL,
     WIDTH,
+    X_ITEM,
     X_LOCAL,
+    Y_ITEM,
     Y_LOCAL,
     X,
     Y,
@@ -54,6 +58,9 @@ def run_step(
     low: int, high: int, first: int, last: int, scratch: Array,
 ) -> None:  # fmt: skip
     """Run a part of a step on so many images, whose values lie at these places of memory."""
+    if step[KIND] >= INT8_CONVOLVE:
+        run_codes(step, weights, memory, x_at, y_at, images, low, high, first, last, scratch)
+        return
     kind, pool = step[KIND], step[POOL]
     height, width, channels = step[HEIGHT], step[WIDTH], step[CHANNELS]
     oh, ow = step[OUT_HEIGHT] // pool, step[OUT_WIDTH] // pool
@@ -89,8 +96,11 @@ def panels_of(step: Array) -> int:
 
 @kernel
 def place(at: int, local: int, own: int, low: int, image: int) -> int:
-    """Return where a group of images begins: in the thread's own memory, or among all images."""
-    return own + at if local else at + 4 * low * image
+    """Return where a group of images begins: in the thread's own memory, or among all images.
+
+    image: bytes of one.
+    """
+    return own + at if local else at + low * image
 
 
 @parallel
@@ -113,8 +123,9 @@ def run_images(
                 for s in range(segments[i, 0], segments[i, 1]):
                     step = table[s]
                     pool = step[POOL]
-                    x_size = step[HEIGHT] * step[WIDTH] * step[CHANNELS]
-                    y_size = (step[OUT_HEIGHT] // pool) * (step[OUT_WIDTH] // pool) * step[TOTAL]
+                    x_size = step[X_ITEM] * step[HEIGHT] * step[WIDTH] * step[CHANNELS]
+                    pixels = (step[OUT_HEIGHT] // pool) * (step[OUT_WIDTH] // pool)
+                    y_size = step[Y_ITEM] * pixels * step[TOTAL]
                     run_step(
                         step, weights, memory, place(step[X], step[X_LOCAL], own, low, x_size),
                         place(step[OTHER], step[OTHER_LOCAL], own, low, x_size),

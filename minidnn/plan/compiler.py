@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.errors import ConfigError, DTypeError, GraphError, ShapeError
+from minidnn.errors import ConfigError, DTypeError, GraphError, InputError, ShapeError
 from minidnn.kernels import memory
 from minidnn.kernels.jit import max_threads, num_threads
 from minidnn.kernels.plan import fields as f
@@ -84,12 +84,12 @@ class Plan:
         rows: list[Array] = []
         self.rows: list[tuple[int, int]] = []
         for step in program.steps:
-            found = [] if step.kind == "op" else rows_of(step, weights)
+            found = [] if step.kind == "op" else rows_of(program, step, weights)
             self.rows.append((len(rows), len(rows) + len(found)))
             rows += found
         self._table = np.array(rows, np.int64).reshape(-1, f.FIELDS)
         self.weights = weights.memory()
-        most = max([scratch_of(row) for row in rows], default=0)
+        most = max([scratch_of(row) // 4 + 1 for row in rows], default=0)
         self.scratch = -(-most // CACHE_LINE) * CACHE_LINE + CACHE_LINE
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._lock = threading.Lock()
@@ -114,6 +114,8 @@ class Plan:
         Raises
         ------
         ShapeError, DTypeError
+        InputError
+            If an 8-bit plan is given NaN.
         """
         x = self._checked(images)
         layout, threads = self.layout(len(x)), num_threads()
@@ -127,7 +129,7 @@ class Plan:
         if len(x):
             self._run(layout, len(x), threads, room, scratch)
         outputs = tuple(
-            view(room, layout.places[value], (len(x), *shape)).copy()
+            view(room, layout.places[value], (len(x), *shape), self.program.item(value)).copy()
             for value, shape in self.program.outputs
         )
         layout.idle.append((room, scratch))
@@ -140,6 +142,10 @@ class Plan:
             raise ShapeError(f"plan: expected images of shape ({wanted}), got {x.shape}")
         if x.dtype != np.float32:
             raise DTypeError(f"plan: expected float32 images, got {x.dtype}")
+        if self.program.codes and np.isnan(x).any():
+            raise InputError(
+                "plan: expected numbers, got images with NaN, which no code stands for"
+            )
         return x
 
     def _run(self, layout: Layout, n: int, threads: int, room: Array, scratch: Array) -> None:
@@ -246,7 +252,8 @@ class Plan:
                     seen.setdefault(value, []).append(i)
         for value, _ in self.program.outputs:
             seen[value].append(len(steps))
-        return {v: Life(min(at), max(at), 4 * sizes[v]) for v, at in seen.items()}
+        item = self.program.item
+        return {v: Life(min(at), max(at), item(v) * sizes[v]) for v, at in seen.items()}
 
     def _inner(self, first: int, last: int) -> list[int]:
         """Return the values that no step outside of a run of steps touches."""
@@ -279,10 +286,10 @@ class Plan:
 PLACED = ((f.X, f.X_LOCAL), (f.OTHER, f.OTHER_LOCAL), (f.Y, f.Y_LOCAL))
 
 
-def view(room: Array, at: int, shape: Sequence[int]) -> Array:
-    """Return float32 numbers of that shape from a byte of memory on."""
-    size = 4 * int(np.prod(shape, dtype=np.int64))
-    return room[at : at + size].view(np.float32).reshape(shape)
+def view(room: Array, at: int, shape: Sequence[int], item: int = 4) -> Array:
+    """Return float32 numbers, or codes, of that shape from a byte of memory on."""
+    size = item * int(np.prod(shape, dtype=np.int64))
+    return room[at : at + size].view(np.float32 if item == 4 else np.uint8).reshape(shape)
 
 
 def compile(model: Module, input_shape: Sequence[int]) -> Plan:

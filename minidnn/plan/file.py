@@ -7,7 +7,7 @@ are laid out when the file is loaded, so it runs on every CPU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from minidnn import checkpoint
 from minidnn.errors import CheckpointError, GraphError
 from minidnn.plan.checking import check
 from minidnn.plan.compiler import Plan
-from minidnn.plan.program import Program, Step
+from minidnn.plan.program import Codes, Program, Step
 from minidnn.tensor import Array
 
-MARK = "minidnn plan 1"
+MARK = "minidnn plan 2"
 SUFFIX = ".minidnn"
 # What JSON holds of a step; arrays lie beside it.
 PAIRS = ("kernel", "stride", "dilation", "start")
-TRIPLES = ("shape", "out_shape")
+TRIPLES = ("shape", "out_shape", "zeros")
 PLAIN = ("kind", "inputs", "output", "labels", "pool", "to", "total", "repeat", "macs")
 
 
@@ -69,7 +69,7 @@ def save(path: Path, plan: Plan, info: Mapping[str, Any]) -> None:
                 "file holds no code; keep the plan in memory, or leave the op out"
             )
         names = sorted(step.arrays)
-        arrays |= {f"{i}.{name}": step.arrays[name].astype(np.float32) for name in names}
+        arrays |= {f"{i}.{name}": _stored(step.arrays[name]) for name in names}
         values = {name: getattr(step, name) for name in (*PLAIN, *PAIRS, *TRIPLES)}
         steps.append({**values, "arrays": names})
     described = {
@@ -78,6 +78,7 @@ def save(path: Path, plan: Plan, info: Mapping[str, Any]) -> None:
         "input": program.input,
         "input_shape": program.input_shape,
         "outputs": program.outputs,
+        "codes": {str(value): asdict(codes) for value, codes in program.codes.items()},
         "info": dict(info),
     }
     checkpoint.save(path, arrays, described, mark=MARK)
@@ -101,11 +102,20 @@ def load(path: Path) -> Saved:
             int(found.info["input"]),
             tuple(found.info["input_shape"]),
             outputs,
+            {
+                int(value): Codes(float(codes["scale"]), int(codes["zero"]))
+                for value, codes in found.info["codes"].items()
+            },
         )
         check(program)
         return Saved(Plan(program), dict(found.info["info"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: no plan: {type(error).__name__}: {error}") from error
+
+
+def _stored(array: Array) -> Array:
+    """Return numbers as a file holds them: integers as they are, all others as float32."""
+    return array if array.dtype.kind == "i" else array.astype(np.float32)
 
 
 def _step(i: int, values: Mapping[str, Any], arrays: Mapping[str, Any]) -> Step:

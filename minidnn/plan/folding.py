@@ -96,15 +96,20 @@ def _fold_affine(step: Step, factor: Array, shift: Array) -> None:
 
 def _filter_into(before: Step, after: Step) -> bool:
     """Let a pointwise product fetch its rows through the 3x3 depthwise convolution before it."""
-    if before.kind != "depthwise" or not after.is_pointwise or "slope" in before.arrays:
+    if not after.is_pointwise or (before.kernel, before.stride) != ((3, 3), (1, 1)):
         return False
-    if (before.kernel, before.stride) != ((3, 3), (1, 1)):
+    if before.kind == "int8_depthwise":
+        names = {"taps": "taps"} | {name: f"taps_{name}" for name in ("bias", "scale", "slope")}
+        before.arrays = {names[name]: array for name, array in before.arrays.items()}
+        before.zeros = before.zeros[0], *after.zeros[::2]
+    elif before.kind != "depthwise" or "slope" in before.arrays:
         return False
-    bias = before.arrays.pop("bias", None)
-    if bias is not None:
-        more = bias @ after.arrays["matrix"].astype(np.float64)
-        after.arrays["bias"] = more + after.arrays.get("bias", 0)
-    before.kind, before.out_shape, before.pool = "convolve", after.out_shape, after.pool
+    else:
+        bias = before.arrays.pop("bias", None)
+        if bias is not None:
+            more = bias @ after.arrays["matrix"].astype(np.float64)
+            after.arrays["bias"] = more + after.arrays.get("bias", 0)
+    before.kind, before.out_shape, before.pool = after.kind, after.out_shape, after.pool
     before.arrays |= after.arrays
     return True
 

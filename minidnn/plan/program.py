@@ -73,7 +73,9 @@ class Step:
         Dotted paths of the layers in it.
     arrays : dict
         Folded weights: ``matrix`` (K, N), or (groups, K, N), ``taps`` (KH, KW, C), ``factor``,
-        ``bias``, ``slope`` and ``shares``, where there are any.
+        ``bias``, ``slope`` and ``shares``, where there are any. On codes ``matrix`` and
+        ``taps`` are int8, ``bias`` int32, and sums are multiplied by ``scale``; where both
+        are there, the filter has its own ``taps_bias``, ``taps_scale``, ``taps_slope``.
     kernel, stride, dilation : (int, int)
     start : (int, int)
         Zeros above and left of the map; of a copy, the place in the larger map.
@@ -83,6 +85,8 @@ class Step:
         First channel that is written of how many; 0 stands for all.
     repeat : int
         How often a copy writes each channel.
+    zeros : (int, int, int)
+        Zero points of the input, of the filter's output, of the output.
     op, settings : Op, dict
         Of an ``"op"``.
     macs : int
@@ -103,6 +107,7 @@ class Step:
     to: int = 0
     total: int = 0
     repeat: int = 1
+    zeros: tuple[int, int, int] = (0, 0, 0)
     op: Op | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     macs: int = 0
@@ -122,7 +127,7 @@ class Step:
     def is_pointwise(self) -> bool:
         """Whether it is a plain matrix product over pixels."""
         return (
-            self.kind == "convolve"
+            self.kind in ("convolve", "int8_convolve")
             and "taps" not in self.arrays
             and (self.kernel, self.stride, self.start) == ((1, 1), (1, 1), (0, 0))
             and self.groups == 1
@@ -159,6 +164,10 @@ class Program:
         """Add a value of that shape per image; return its number."""
         self.sizes.append(math.prod(shape))
         return len(self.sizes) - 1
+
+    def item(self, value: int | None) -> int:
+        """Return the bytes of a number of a value."""
+        return 1 if value in self.codes else 4
 
     def readers(self) -> dict[int, list[Step]]:
         """Return the steps that read each value."""

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
+from minidnn.kernels import int8
 from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.simd import LANES
-from minidnn.plan.program import Step
+from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
 
 KINDS = {
@@ -21,6 +22,23 @@ KINDS = {
     "copy": f.COPY,
     "largest": f.LARGEST,
     "average": f.AVERAGE,
+    "int8_convolve": f.INT8_CONVOLVE,
+    "int8_depthwise": f.INT8_DEPTHWISE,
+    "int8_largest": f.INT8_LARGEST,
+    "int8_average": f.INT8_AVERAGE,
+    "quantize": f.QUANTIZE,
+    "dequantize": f.DEQUANTIZE,
+}
+ON_CODES = ("quantize", "dequantize", *(kind for kind in KINDS if kind.startswith("int8_")))
+# What a step on codes stores beside its matrix: column, type.
+STORED = {
+    "bias": (f.BIAS, np.int32),
+    "scale": (f.FACTOR, np.float32),
+    "slope": (f.SLOPE, np.float32),
+    "taps": (f.TAPS, np.int8),
+    "taps_bias": (f.TAPS_BIAS, np.int32),
+    "taps_scale": (f.TAPS_FACTOR, np.float32),
+    "taps_slope": (f.TAPS_SLOPE, np.float32),
 }
 # Rows of a product that are computed at a time: enough to use what is read of the matrix, few
 # enough to stay in the second-level cache.
@@ -41,9 +59,9 @@ class Weights:
         self.parts: list[bytes] = []
         self.size = 0
 
-    def put(self, array: Array) -> int:
-        """Add an array as float32; return the byte it begins at."""
-        data = np.ascontiguousarray(array, np.float32).tobytes()
+    def put(self, array: Array, dtype: type = np.float32) -> int:
+        """Add an array; return the byte it begins at."""
+        data = np.ascontiguousarray(array, dtype).tobytes()
         at, end = self.size, -len(data) % ALIGNMENT
         self.parts += [data, bytes(end)]
         self.size += len(data) + end
@@ -58,7 +76,7 @@ class Weights:
         return memory
 
 
-def rows_of(step: Step, weights: Weights) -> list[Array]:
+def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
     """Return a step as rows of the table, one per group of channels, without values' places."""
     row = np.zeros(f.FIELDS, np.int64)
     row[f.KIND] = KINDS[step.kind]
@@ -71,8 +89,12 @@ def rows_of(step: Step, weights: Weights) -> list[Array]:
     row[f.COUNT], row[f.TO], row[f.TOTAL] = step.shape[2], step.to, step.channels
     row[f.POOL], row[f.REPEAT], row[f.PERIOD] = step.pool, step.repeat, step.out_shape[2]
     row[f.LINES] = 1
+    row[f.X_ITEM], row[f.Y_ITEM] = program.item(step.inputs[0]), program.item(step.output)
     if step.kind == "convolve":
         return _products(step, row, weights)
+    if step.kind in ON_CODES:
+        _codes(step, row, weights)
+        return [row]
     width = _columns(step)
     row[f.PERIOD] = width
     if width != step.out_shape[2]:  # numbers per element: an image is one line
@@ -118,9 +140,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         row[f.SOURCE] = f.WINDOWED
     # Whole vectors and one more: rows do not all want the same place of the cache.
     row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + LANES
-    pixels = step.out_shape[0] * step.out_shape[1]
-    row[f.BY_PANEL] = pixels <= FEW_PIXELS or step.out_shape[0] % step.pool > 0
-    row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
+    _cut(step, row)
     bias = step.arrays.get("bias", np.zeros(groups * n)).reshape(groups, n)
     slope = step.arrays.get("slope", np.ones(groups * n)).reshape(groups, n)
     found = []
@@ -135,6 +155,32 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
     return found
 
 
+def _cut(step: Step, row: Array) -> None:
+    """Say how a product is cut: among threads, and for one of them."""
+    pixels = step.out_shape[0] * step.out_shape[1]
+    row[f.BY_PANEL] = pixels <= FEW_PIXELS or step.out_shape[0] % step.pool > 0
+    row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
+
+
+def _codes(step: Step, row: Array, weights: Weights) -> None:
+    """Store what a step on codes needs."""
+    row[f.ZERO_IN : f.ZERO_OUT + 1] = step.zeros
+    for name, (column, dtype) in STORED.items():
+        if name in step.arrays:
+            row[column] = weights.put(step.arrays[name], dtype)
+    if "taps" in step.arrays:
+        row[f.BORDER] = weights.put(np.full(step.shape[2], step.zeros[0]), np.uint8)
+    if step.kind != "int8_convolve":
+        return
+    k = len(step.arrays["matrix"])
+    row[f.LENGTH], row[f.PANELS] = k, weights.put(int8.pack(step.arrays["matrix"]), np.int8)
+    fits = step.is_pointwise and k >= int8.GROUP  # a tile reads four numbers at least
+    rows = f.IN_PLACE if fits else f.WINDOWED
+    row[f.SOURCE] = f.FILTERED if "taps" in step.arrays else rows
+    row[f.PITCH] = max(k, int8.GROUP)
+    _cut(step, row)
+
+
 def lines_at_a_time(height: int, width: int, pool: int) -> int:
     """Return how many lines a product takes at a time: whole images, or whole windows of one."""
     if height * width <= ROWS:
@@ -146,12 +192,18 @@ def lines_at_a_time(height: int, width: int, pool: int) -> int:
 
 
 def scratch_of(row: Array) -> int:
-    """Return how many float32 of scratch memory a row of the table needs."""
+    """Return how many bytes of scratch memory a row of the table needs."""
+    rows = int(row[f.LINES] * row[f.OUT_WIDTH])
+    if row[f.KIND] == f.INT8_CONVOLVE:
+        fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH])
+        return fetched + (rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0)
+    if row[f.KIND] == f.INT8_AVERAGE:
+        return 4 * int(row[f.CHANNELS])
     if row[f.KIND] != f.CONVOLVE:
         return 0
-    rows = int(row[f.LINES] * row[f.OUT_WIDTH])
     fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH]) + LANES
-    return fetched + (rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0) + LANES
+    pooled = rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0
+    return 4 * (fetched + pooled + LANES)
 
 
 def images_at_a_time(step: Step) -> int:

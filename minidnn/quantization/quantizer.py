@@ -1,0 +1,195 @@
+"""From a simplified program and codes for its values to a program on codes (docs/int8.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minidnn.kernels import int8
+from minidnn.plan.program import Codes, Program, Step
+from minidnn.tensor import Array
+
+# The largest factor from a unit of a sum to a code: beyond it the vectors' rounding overflows.
+LARGEST_FACTOR = 0.999
+
+
+def quantise(
+    program: Program,
+    codes: Mapping[int, Codes],
+    *,
+    per_layer: bool = False,
+    keep: Collection[int] = (),
+) -> Program:
+    """Return a program whose steps compute on codes wherever there is a loop for it.
+
+    Between steps on codes and others the numbers are quantised and dequantised.
+
+    Parameters
+    ----------
+    program : Program
+        Simplified (`minidnn.plan.folding.simplify`): filters are steps of their own.
+    codes : mapping of int to Codes
+        For every value of the program.
+    per_layer : bool
+        One scale for all weights of a layer, as Vanhoucke et al. 2011, instead of one per
+        output channel.
+    keep : collection of int
+        Steps, by their number, that stay float32.
+
+    Raises
+    ------
+    InputError
+        If a weight is NaN or infinite, or a sum could leave int32.
+    """
+    return _Quantising(program, codes, per_layer).run(frozenset(keep))
+
+
+class _Quantising:
+    """The program on codes so far, and where each value of the old one is found in it."""
+
+    def __init__(self, old: Program, codes: Mapping[int, Codes], per_layer: bool) -> None:
+        self.old, self.codes, self.per_layer = old, dict(codes), per_layer
+        self.new = Program(input=0, input_shape=old.input_shape)
+        self.as_float: dict[int, int] = {old.input: self.value(old.sizes[old.input])}
+        self.as_codes: dict[int, int] = {}
+
+    def run(self, keep: frozenset[int]) -> Program:
+        """Add every step, then the outputs, which are float32."""
+        steps = self.old.steps
+        chosen = {id(s) for i, s in enumerate(steps) if i not in keep and on_codes(s)}
+        for step in steps:
+            if id(step) in chosen:
+                self.add(step, chosen)
+            else:
+                self.copy(step)
+        self.new.outputs = [(self.real(v, None), shape) for v, shape in self.old.outputs]
+        return self.new
+
+    def value(self, size: int, codes: Codes | None = None) -> int:
+        """Add a value; return its number."""
+        self.new.sizes.append(size)
+        number = len(self.new.sizes) - 1
+        if codes is not None:
+            self.new.codes[number] = codes
+        return number
+
+    def copy(self, step: Step) -> None:
+        """Add a step that stays float32."""
+        inputs = [None if v is None else self.real(v, step) for v in step.inputs]
+        if step.output not in self.as_float:  # several steps may write parts of one value
+            self.as_float[step.output] = self.value(self.old.sizes[step.output])
+        self.new.steps.append(replace(step, inputs=inputs, output=self.as_float[step.output]))
+
+    def real(self, value: int, reader: Step | None) -> int:
+        """Return a value as float32, dequantised where there are only codes."""
+        if value not in self.as_float:
+            codes = self.codes[value]
+            self.as_float[value] = self.value(self.old.sizes[value])
+            self.convert("dequantize", value, reader, codes)
+        return self.as_float[value]
+
+    def coded(self, value: int, reader: Step) -> int:
+        """Return a value as codes, quantised where there are only float32 numbers."""
+        if value not in self.as_codes:
+            codes = self.codes[value]
+            self.as_codes[value] = self.value(self.old.sizes[value], codes)
+            self.convert("quantize", value, reader, codes)
+        return self.as_codes[value]
+
+    def convert(self, kind: str, value: int, reader: Step | None, codes: Codes) -> None:
+        """Add a step between the two forms of a value."""
+        pair = self.as_float[value], self.as_codes[value]
+        source, target = pair if kind == "quantize" else pair[::-1]
+        shape = (1, 1, self.old.sizes[value])
+        self.new.steps.append(
+            Step(
+                kind,
+                [source],
+                target,
+                shape,
+                shape,
+                [reader.labels[0] if reader else "output"],
+                arrays={"scale": np.full(1, codes.scale, np.float32)},
+                zeros=(codes.zero, 0, codes.zero),
+            )
+        )
+
+    def add(self, step: Step, chosen: Collection[int]) -> None:
+        """Add a step on codes."""
+        value = step.inputs[0]
+        assert value is not None
+        source = self.coded(value, step)
+        readers = [id(s) for s in self.old.steps if step.output in s.inputs]
+        wanted = any(reader in chosen for reader in readers)
+        real = not wanted and step.kind in ("convolve", "average") and step.pool == 1
+        if step.kind == "largest":
+            self.codes[step.output] = self.codes[value]
+        arrays, out = self.arrays(step, self.codes[value], None if real else step.output)
+        size = self.old.sizes[step.output]
+        target = self.value(size, out)
+        (self.as_float if real else self.as_codes)[step.output] = target
+        zeros = self.codes[value].zero, 0, 0 if out is None else out.zero
+        kind = "int8_depthwise" if step.kind == "scale" else f"int8_{step.kind}"
+        self.new.steps.append(
+            replace(step, kind=kind, inputs=[source], output=target, arrays=arrays, zeros=zeros)
+        )
+
+    def arrays(
+        self, step: Step, seen: Codes, output: int | None
+    ) -> tuple[dict[str, Array], Codes | None]:
+        """Return a step's integers and factors, and the codes of its output."""
+        out = None if output is None else self.codes[output]
+        if step.kind == "largest":
+            return {}, out
+        if step.kind == "average":
+            sums: Any = np.full(1, seen.scale / (step.shape[0] * step.shape[1]))
+            found: dict[str, Array] = {}
+        else:
+            weights, scales = self.weights(step)
+            sums = seen.scale * scales.astype(np.float64)
+            bias = np.asarray(step.arrays.get("bias", np.zeros(len(scales))))
+            found = {
+                "taps" if step.kind != "convolve" else "matrix": weights,
+                "bias": int8.quantise_bias(bias, weights, seen.zero, sums),
+                "slope": np.asarray(step.arrays.get("slope", np.ones(len(scales))), np.float32),
+            }
+        if out is not None:
+            assert output is not None
+            out = self.codes[output] = _wide_enough(out, sums, found.get("slope"))
+            sums = sums / out.scale
+        return {**found, "scale": sums.astype(np.float32)}, out
+
+    def weights(self, step: Step) -> tuple[Array, Array]:
+        """Return a step's weights as integers, and their scales."""
+        if step.kind == "scale":  # a depthwise convolution of one tap
+            w = step.arrays.get("factor", np.ones(step.shape[2])).reshape(1, 1, -1)
+        else:
+            w = step.arrays["matrix" if step.kind == "convolve" else "taps"]
+        w = np.asarray(w, np.float32)
+        if not self.per_layer:
+            return int8.quantise_weights(w)
+        integers, scale = int8.quantise_weights(w.reshape(-1, 1))
+        return integers.reshape(w.shape), np.repeat(scale, w.shape[-1])
+
+
+def _wide_enough(out: Codes, sums: Array, slope: Array | None) -> Codes:
+    """Return codes with steps no finer than what one unit of a sum stands for."""
+    steepest = sums * np.maximum(1, np.abs(1 if slope is None else slope))
+    least = float(steepest.max()) / LARGEST_FACTOR
+    return out if out.scale >= least else Codes(float(np.float32(least)), out.zero)
+
+
+def on_codes(step: Step) -> bool:
+    """Tell whether there is a loop on codes for a step of a simplified program."""
+    if step.kind == "convolve":
+        return step.groups == 1 and step.to == 0 and step.channels == step.out_shape[2]
+    if step.kind == "average":
+        whole = step.kernel == step.shape[:2] and step.out_shape[:2] == (1, 1)
+        shares = step.arrays["shares"]
+        return whole and bool(np.allclose(shares, 1 / (step.shape[0] * step.shape[1])))
+    if step.kind == "scale":
+        return all(array.size == step.shape[2] for array in step.arrays.values())
+    return step.kind in ("depthwise", "largest")
