@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from minidnn.module import Buffer, Module, Parameter, Sequential
     from minidnn.optim import SGD, Adam, AdamW, RMSProp, clip_grad_norm, decay_groups
     from minidnn.plan.compiler import compile
+    from minidnn.quantization.post_training import quantize
     from minidnn.tensor import Tensor, no_grad, op
     from minidnn.torch_state import load_torch_state_dict, to_torch_state_dict
     from minidnn.warmup import warm_up
@@ -83,6 +84,7 @@ _HOME = {
     "no_grad": "tensor",
     "op": "tensor",
     "pad": "arithmetic",
+    "quantize": "quantization.post_training",
     "softmax": "losses",
     "to_torch_state_dict": "torch_state",
     "trace": "graph",
@@ -132,6 +134,7 @@ __all__ = [
     "no_grad",
     "op",
     "pad",
+    "quantize",
     "softmax",
     "to_torch_state_dict",
     "trace",

@@ -27,10 +27,13 @@ class Evaluation:
         Mean cross-entropy, without label smoothing.
     confusion : ndarray
         int64, shape (K, K): how many pictures of class `row` were taken for class `column`.
+    right : ndarray
+        bool, shape (N,): which pictures were taken for what they are.
     """
 
     loss: float
     confusion: Array
+    right: Array
 
     @property
     def images(self) -> int:
@@ -141,12 +144,14 @@ def evaluate(
     """
     k = len(batches.dataset.classes)
     confusion = np.zeros((k, k), np.int64)
-    total = 0.0
+    total, right = 0.0, []
     for x, labels in batches.epoch(0):
         if not confusion.any():
             warm_up(partial(predict, model, x), tell=tell)
         logits = predict(model, x, tta=tta)
         total -= float(log_softmax(logits)[np.arange(len(labels)), labels].sum())
-        np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
+        named = logits.argmax(axis=1)
+        np.add.at(confusion, (labels, named), 1)
+        right.append(named == labels)
         progress(int(confusion.sum()))
-    return Evaluation(total / int(confusion.sum()), confusion)
+    return Evaluation(total / int(confusion.sum()), confusion, np.concatenate(right))

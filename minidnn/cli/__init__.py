@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "compile",
+    "quantize",
     "predict",
     "summary",
     "ladder",

@@ -11,6 +11,7 @@ from minidnn.cli.evaluate import add_weights, check_average
 from minidnn.cli.session import open_run, set_threads
 
 if TYPE_CHECKING:
+    from minidnn.checkpoint import Checkpoint
     from minidnn.plan.compiler import Plan
 
 NAME = "compile"
@@ -34,30 +35,49 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     from minidnn import runs
     from minidnn.errors import ConfigError
-    from minidnn.plan import file
     from minidnn.plan.compiler import compile
-    from minidnn.plots import check_folder
 
     if not (args.output or args.explain or args.json):
         raise ConfigError("expected -o FILE, --explain or --json")
     if args.batch < 1:
         raise ConfigError(f"--batch: expected at least 1, got {args.batch}")
     if args.output:
-        check_folder(args.output)
-        if args.output.suffix != file.SUFFIX:
-            raise ConfigError(f"--output: expected a name ending in {file.SUFFIX}: {args.output}")
+        check_output(args.output)
     state, _, model, about = open_run(args.run, args.weights, averaged=not args.raw)
     check_average(args, state)
     plan = compile(model, (args.batch, *runs.input_shape(state)))
     if args.output:
-        kept = ("config", "preprocessing", "position")
-        file.save(args.output, plan, {**{k: state.info[k] for k in kept}, "about": about})
+        save(args.output, plan, state, about)
     if args.explain or args.json:
         _explain(args, about, plan)
     if args.output and not args.json:
         size = args.output.stat().st_size / 1e6
         print(f"{args.output}: {len(plan.program.steps)} steps, {size:.1f} MB; {about}")
     return 0
+
+
+def check_output(path: Path) -> None:
+    """Refuse what is no name for a compiled model, before any work is done.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from minidnn.errors import ConfigError
+    from minidnn.plan import file
+    from minidnn.plots import check_folder
+
+    check_folder(path)
+    if path.suffix != file.SUFFIX:
+        raise ConfigError(f"--output: expected a name ending in {file.SUFFIX}: {path}")
+
+
+def save(path: Path, plan: Plan, state: Checkpoint, about: str) -> None:
+    """Write a plan with what its run knows of classes and pictures."""
+    from minidnn.plan import file
+
+    kept = ("config", "preprocessing", "position")
+    file.save(path, plan, {**{k: state.info[k] for k in kept}, "about": about})
 
 
 def _explain(args: argparse.Namespace, about: str, plan: Plan) -> None:

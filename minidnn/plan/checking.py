@@ -10,7 +10,6 @@ from minidnn.kernels import int8
 from minidnn.kernels.int8.checks import check_factors
 from minidnn.plan.program import Program, Step
 from minidnn.plan.table import KINDS, ON_CODES, STORED
-from minidnn.tensor import Array
 
 ALLOWED = {"matrix", "taps", "factor", "bias", "slope", "shares"}
 
@@ -130,8 +129,8 @@ def _check_sums(
     step: Step, weights: str, prefix: str, zero: int, where: str, *, as_float: bool
 ) -> None:
     """Hold what sums are requantised with to their channels, and sums to int32."""
-    found: list[Array] = [step.arrays[prefix + name] for name in ("bias", "scale", "slope")]
+    bias, scale, slope = (step.arrays[prefix + name] for name in ("bias", "scale", "slope"))
     matrix = step.arrays[weights]
-    check_factors(*found, matrix.shape[-1], zero, as_float=as_float)
-    low, high = int8.accumulator_bounds(found[0], matrix)
+    check_factors(bias, scale, slope, matrix.shape[-1], zero, as_float=as_float)
+    low, high = int8.accumulator_bounds(bias, matrix)
     _need(bool(low.min() >= -(2**31) and high.max() < 2**31), f"{where}: its sums")

@@ -319,9 +319,20 @@ def compile(model: Module, input_shape: Sequence[int]) -> Plan:
     ShapeError
         If the model does not take such images.
     """
+    return Plan(fold(lower(model, image_shape(input_shape, "compile"))))
+
+
+def image_shape(input_shape: Sequence[int], who: str) -> tuple[int, ...]:
+    """Return the shape of one image of a batch.
+
+    Raises
+    ------
+    ConfigError
+        If the shape is none of a batch; names `who` asked.
+    """
     shape = tuple(int(size) for size in input_shape)
     if len(shape) < 2 or min(shape) < 1:
         raise ConfigError(
-            f"compile: expected the shape of a batch, such as (1, 32, 32, 3), got {shape}"
+            f"{who}: expected the shape of a batch, such as (1, 32, 32, 3), got {shape}"
         )
-    return Plan(fold(lower(model, shape[1:])))
+    return shape[1:]

@@ -15,7 +15,11 @@ ENDINGS = ("convolve", "depthwise", "scale", "add")
 
 def fold(program: Program) -> Program:
     """Join what can be joined, in place: affine maps and activations, pools, filters."""
-    simplify(program)
+    return join_filters(simplify(program))
+
+
+def join_filters(program: Program) -> Program:
+    """Let products fetch their rows through the filters before them, in place."""
     _join(program, _filter_into)
     return program
 

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from minidnn.kernels import int8
+from minidnn.plan.compiler import Plan
+from minidnn.plan.folding import join_filters
 from minidnn.plan.program import Codes, Program, Step
 from minidnn.tensor import Array
 
 # The largest factor from a unit of a sum to a code: beyond it the vectors' rounding overflows.
 LARGEST_FACTOR = 0.999
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A program on codes.
+
+    Attributes
+    ----------
+    program : Program
+    values : dict of int to int
+        Value of the program in float32 -> the same value here, as codes where it has them.
+    """
+
+    program: Program
+    values: dict[int, int]
+
+    def plan(self) -> Plan:
+        """Return what runs it: filters join the products after them."""
+        steps = [
+            replace(s, arrays=dict(s.arrays), labels=list(s.labels)) for s in self.program.steps
+        ]
+        return Plan(join_filters(replace(self.program, steps=steps)))
 
 
 def quantise(
@@ -22,7 +46,7 @@ def quantise(
     *,
     per_layer: bool = False,
     keep: Collection[int] = (),
-) -> Program:
+) -> Quantised:
     """Return a program whose steps compute on codes wherever there is a loop for it.
 
     Between steps on codes and others the numbers are quantised and dequantised.
@@ -56,7 +80,7 @@ class _Quantising:
         self.as_float: dict[int, int] = {old.input: self.value(old.sizes[old.input])}
         self.as_codes: dict[int, int] = {}
 
-    def run(self, keep: frozenset[int]) -> Program:
+    def run(self, keep: frozenset[int]) -> Quantised:
         """Add every step, then the outputs, which are float32."""
         steps = self.old.steps
         chosen = {id(s) for i, s in enumerate(steps) if i not in keep and on_codes(s)}
@@ -66,7 +90,7 @@ class _Quantising:
             else:
                 self.copy(step)
         self.new.outputs = [(self.real(v, None), shape) for v, shape in self.old.outputs]
-        return self.new
+        return Quantised(self.new, {**self.as_float, **self.as_codes})
 
     def value(self, size: int, codes: Codes | None = None) -> int:
         """Add a value; return its number."""
