@@ -24,6 +24,7 @@ Rungs are there where the CPU that Numba compiles for can run them: `vnni` (AVX-
 from __future__ import annotations
 
 from .arithmetic import (
+    SumError,
     accumulator_bounds,
     quantise_bias,
     quantise_weights,
@@ -35,6 +36,7 @@ from .pack import GROUP, PANEL, pack, unpack
 __all__ = [
     "GROUP",
     "PANEL",
+    "SumError",
     "accumulator_bounds",
     "pack",
     "quantise_bias",

@@ -18,6 +18,11 @@ import numpy as np
 from ..checks import Array, DTypeError, InputError
 from ..jit import exact
 
+
+class SumError(InputError):
+    """Sums of products could leave the range of int32."""
+
+
 LARGEST_WEIGHT = 127  # -128 has no opposite, so that weights are symmetric
 INT32 = np.iinfo(np.int32)
 
@@ -74,7 +79,7 @@ def quantise_bias(bias: Array, weights: Array, zero: int, scales: Array) -> Arra
 
     Raises
     ------
-    InputError
+    SumError
         If a sum could leave int32 for some input: see `accumulator_bounds`.
     """
     columns = weights.reshape(-1, weights.shape[-1])
@@ -84,7 +89,7 @@ def quantise_bias(bias: Array, weights: Array, zero: int, scales: Array) -> Arra
     fits = (low >= INT32.min) & (high <= INT32.max)  # false where a bias is NaN
     if not fits.all():
         c = int(np.argmin(fits))
-        raise InputError(
+        raise SumError(
             f"channel {c}: its sum could leave the range of int32: from {low[c]:.0f} to "
             f"{high[c]:.0f} over {len(columns)} products with bias {folded[c]:.0f}; keep this "
             f"layer in float32"

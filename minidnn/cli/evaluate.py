@@ -121,8 +121,18 @@ def run(args: argparse.Namespace) -> int:
         print(_line("averaged over six views", averaged, dataset.note))
     if against is not None:
         print(against.text(plain))
-    _picture(plain, dataset, runs.find(Path(args.run)) / f"confusion-{args.split}.png")
+    _picture(plain, dataset, _beside(Path(args.run), f"confusion-{args.split}.png"))
     return 0
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Return where a picture belongs: in the run's folder, or beside a compiled model."""
+    from minidnn import runs
+    from minidnn.plan import file
+
+    if path.suffix == file.SUFFIX:
+        return path.with_name(f"{path.stem}-{name}")
+    return runs.find(path) / name
 
 
 class _Other(NamedTuple):

@@ -31,9 +31,10 @@ ACCURACY_TEXT = (
     "output channel, channels evened out."
 )
 LAYER_TEXT = (
-    "noise here: signal-to-noise ratio of the layer's output, all before it in 8 bits too. "
-    "alone: of the network's\noutput, with this layer alone in 8 bits; 6 dB are one bit. of all "
-    "noise: its share of what all layers cause, each alone."
+    "seen: what the layer's output held, channels evened out; mse, percentile: the range that 256 "
+    "codes would cover, and the\nsignal-to-noise ratio of rounding to them. here: that of the "
+    "output, with all layers before it in 8 bits too. alone: of the\nnetwork's output, with this "
+    "layer alone in 8 bits; 6 dB are one bit. of all noise: its share of what all cause alone."
 )
 MOST = 3  # layers that are named as the costliest
 
@@ -159,8 +160,7 @@ def layers(
 
 
 LAYER_COLUMNS = (
-    "layer", "in", "range seen", "mse", "dB", "percentile", "dB", "noise here, dB",
-    "alone, at the end, dB", "of all noise",
+    "layer", "seen", "mse", "dB", "percentile", "dB", "here dB", "alone dB", "of all noise",
 )  # fmt: skip
 
 
@@ -170,19 +170,13 @@ def layers_table(found: Layers, prepared: Prepared) -> Table:
     rows = []
     for step, noise in zip(prepared.program.steps, found.noise, strict=True):
         seen = by_value[step.output]
-        cells = [noise.layers[0], "8 bits" if noise.on_codes else "float32"]
-        cells.append(f"{seen.low:.3g} to {seen.high:.3g}")
+        cells = [noise.layers[0], f"{seen.low:.3g} to {seen.high:.3g}"]
         for method in ("mse", "percentile"):
             codes = seen.codes[method]
             cells += [f"{codes.low:.3g} to {codes.high:.3g}", _number(seen.decibels[method])]
-        cells += [_number(noise.here), _number(noise.alone) if noise.on_codes else "-"]
-        rows.append([*cells, f"{100 * noise.share:.1f} %" if noise.on_codes else "-"])
-    order = sorted(range(len(rows)), key=lambda i: -found.noise[i].share)
-    rows = [
-        [*row, f"{order.index(i) + 1}" if found.noise[i].on_codes else ""]
-        for i, row in enumerate(rows)
-    ]
-    return Table("layers", (*LAYER_COLUMNS, "rank"), rows, prose=("in",))
+        alone = [_number(noise.alone), f"{100 * noise.share:.1f} %"]
+        rows.append([*cells, _number(noise.here), *(alone if noise.on_codes else ("float32", ""))])
+    return Table("layers", LAYER_COLUMNS, rows)
 
 
 def _number(decibels: float) -> str:

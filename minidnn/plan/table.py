@@ -95,7 +95,7 @@ def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
     if step.kind in ON_CODES:
         _codes(step, row, weights)
         return [row]
-    width = _columns(step)
+    width = columns_of(step)
     row[f.PERIOD] = width
     if width != step.out_shape[2]:  # numbers per element: an image is one line
         pixels = step.shape[0] * step.shape[1]
@@ -109,7 +109,7 @@ def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
     return [row]
 
 
-def _columns(step: Step) -> int:
+def columns_of(step: Step) -> int:
     """Return how many numbers per column a step has: one per channel, or per element."""
     named = [step.arrays[name] for name in ("factor", "bias", "slope") if name in step.arrays]
     return max([array.size for array in named], default=step.out_shape[2])
@@ -117,11 +117,12 @@ def _columns(step: Step) -> int:
 
 def _endings(step: Step, row: Array, weights: Weights, width: int) -> None:
     if step.kind in ("depthwise", "scale", "add"):
-        row[f.BIAS] = weights.put(_repeated(step, "bias", 0.0, width))
-        row[f.SLOPE] = weights.put(_repeated(step, "slope", 1.0, width))
+        row[f.BIAS] = weights.put(repeated(step, "bias", 0.0, width))
+        row[f.SLOPE] = weights.put(repeated(step, "slope", 1.0, width))
 
 
-def _repeated(step: Step, name: str, without: float, width: int) -> Array:
+def repeated(step: Step, name: str, without: float, width: int) -> Array:
+    """Return numbers of a step, one per column; `without` where it has none."""
     found = step.arrays.get(name, np.full(1, without))
     return np.tile(found, width // found.size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from minidnn.kernels import int8
 from minidnn.plan.compiler import Plan
 from minidnn.plan.folding import join_filters
 from minidnn.plan.program import Codes, Program, Step
+from minidnn.plan.table import columns_of, repeated
 from minidnn.tensor import Array
 
 # The largest factor from a unit of a sum to a code: beyond it the vectors' rounding overflows.
@@ -63,12 +65,34 @@ def quantise(
     keep : collection of int
         Steps, by their number, that stay float32.
 
+    Warns
+    -----
+    UserWarning
+        If a step's sums could leave int32, so that it stays float32.
+
     Raises
     ------
     InputError
-        If a weight is NaN or infinite, or a sum could leave int32.
+        If a weight is NaN or infinite.
     """
-    return _Quantising(program, codes, per_layer).run(frozenset(keep))
+    kept = set(keep)
+    while True:
+        try:
+            return _Quantising(program, codes, per_layer).run(frozenset(kept))
+        except _TooLargeError as error:
+            step = program.steps[error.step]
+            kept.add(error.step)
+            warnings.warn(
+                f"quantize: {step.labels[0]} stays float32: {error.__cause__}", stacklevel=2
+            )
+
+
+class _TooLargeError(Exception):
+    """A step's sums could leave int32."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 class _Quantising:
@@ -84,11 +108,14 @@ class _Quantising:
         """Add every step, then the outputs, which are float32."""
         steps = self.old.steps
         chosen = {id(s) for i, s in enumerate(steps) if i not in keep and on_codes(s)}
-        for step in steps:
-            if id(step) in chosen:
-                self.add(step, chosen)
-            else:
+        for i, step in enumerate(steps):
+            if id(step) not in chosen:
                 self.copy(step)
+                continue
+            try:
+                self.add(step, chosen)
+            except int8.SumError as error:
+                raise _TooLargeError(i) from error
         self.new.outputs = [(self.real(v, None), shape) for v, shape in self.old.outputs]
         return Quantised(self.new, {**self.as_float, **self.as_codes})
 
@@ -156,10 +183,12 @@ class _Quantising:
         target = self.value(size, out)
         (self.as_float if real else self.as_codes)[step.output] = target
         zeros = self.codes[value].zero, 0, 0 if out is None else out.zero
-        kind = "int8_depthwise" if step.kind == "scale" else f"int8_{step.kind}"
-        self.new.steps.append(
-            replace(step, kind=kind, inputs=[source], output=target, arrays=arrays, zeros=zeros)
-        )
+        step = replace(step, inputs=[source], output=target, arrays=arrays, zeros=zeros)
+        if step.kind == "scale":  # a depthwise convolution of one tap
+            pixels = step.shape[0] * step.shape[1] * step.shape[2] // arrays["bias"].size
+            shape = (1, pixels, arrays["bias"].size)
+            step = replace(step, kind="depthwise", shape=shape, out_shape=shape)
+        self.new.steps.append(replace(step, kind=f"int8_{step.kind}"))
 
     def arrays(
         self, step: Step, seen: Codes, output: int | None
@@ -174,11 +203,14 @@ class _Quantising:
         else:
             weights, scales = self.weights(step)
             sums = seen.scale * scales.astype(np.float64)
-            bias = np.asarray(step.arrays.get("bias", np.zeros(len(scales))))
+            bias, slope = (
+                repeated(step, name, without, len(scales))
+                for name, without in (("bias", 0.0), ("slope", 1.0))
+            )
             found = {
                 "taps" if step.kind != "convolve" else "matrix": weights,
                 "bias": int8.quantise_bias(bias, weights, seen.zero, sums),
-                "slope": np.asarray(step.arrays.get("slope", np.ones(len(scales))), np.float32),
+                "slope": slope.astype(np.float32),
             }
         if out is not None:
             assert output is not None
@@ -188,8 +220,8 @@ class _Quantising:
 
     def weights(self, step: Step) -> tuple[Array, Array]:
         """Return a step's weights as integers, and their scales."""
-        if step.kind == "scale":  # a depthwise convolution of one tap
-            w = step.arrays.get("factor", np.ones(step.shape[2])).reshape(1, 1, -1)
+        if step.kind == "scale":
+            w = repeated(step, "factor", 1.0, columns_of(step)).reshape(1, 1, -1)
         else:
             w = step.arrays["matrix" if step.kind == "convolve" else "taps"]
         w = np.asarray(w, np.float32)
@@ -215,5 +247,5 @@ def on_codes(step: Step) -> bool:
         shares = step.arrays["shares"]
         return whole and bool(np.allclose(shares, 1 / (step.shape[0] * step.shape[1])))
     if step.kind == "scale":
-        return all(array.size == step.shape[2] for array in step.arrays.values())
+        return all(columns_of(step) % array.size == 0 for array in step.arrays.values())
     return step.kind in ("depthwise", "largest")
