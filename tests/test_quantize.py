@@ -95,6 +95,37 @@ def test_odd_layers_give_the_bits_of_the_integer_reference() -> None:
     assert _noise(plan(x), nn.compile(model, (1, *shape))(x)) > 20
 
 
+class Residual(nn.Module):
+    """Sums of maps of different ranges, with and without an activation behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(2)
+        self.first = nn.Conv2d(3, 19, 3, padding=1, rng=rng)
+        self.second = nn.SeparableConv2d(19, 19, rng=rng)
+        self.act = nn.PReLU(19)
+        self.third = nn.SeparableConv2d(19, 19, rng=rng)
+        self.pool = nn.GlobalAvgPool2d()
+        self.head = nn.Linear(19, 4, rng=rng)
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        a = self.first(x)
+        b = self.act(self.second(a) + a)
+        logits: nn.Tensor = self.head(self.pool(self.third(b) + b))
+        return logits
+
+
+def test_sums_of_maps_give_the_bits_of_the_integer_reference() -> None:
+    shape, model = (7, 5, 3), _settled(Residual())
+    plan = _quantized(model, shape)
+    assert [step.kind for step in plan.program.steps].count("int8_add") == 2
+    for n in (1, 2, 19):
+        x = _images(n, shape)
+        (want,) = int8_plan.run(plan.program, x)
+        assert np.array_equal(plan(x), want)
+    assert _noise(plan(x), nn.compile(model, (1, *shape))(x)) > 20
+
+
 def test_what_has_no_8_bit_loop_stays_float32_and_near() -> None:
     shape, model = (6, 7, 3), Branches().eval()
     plan, plain = _quantized(model, shape), nn.compile(model, (1, *shape))

@@ -13,6 +13,7 @@ import numpy as np
 from ..checks import Array
 from ..dequantize import dequantise
 from ..int8.pack import GROUP, PANEL
+from ..int8_add import add
 from ..int8_conv2d import gather
 from ..int8_depthwise import convolve as filter_maps
 from ..int8_gemm import multiply
@@ -30,6 +31,7 @@ from .fields import (
     FILTERED,
     HEIGHT,
     IN_PLACE,
+    INT8_ADD,
     INT8_AVERAGE,
     INT8_CONVOLVE,
     INT8_DEPTHWISE,
@@ -44,6 +46,7 @@ from .fields import (
     OUT_HEIGHT,
     OUT_WIDTH,
     PANELS,
+    PERIOD,
     PITCH,
     POOL,
     QUANTIZE,
@@ -68,8 +71,8 @@ from .steps import floats, keep_largest
 
 @kernel
 def run_codes(
-    step: Array, weights: Array, memory: Array, x_at: int, y_at: int, images: int, low: int,
-    high: int, first: int, last: int, scratch: Array,
+    step: Array, weights: Array, memory: Array, x_at: int, other_at: int, y_at: int, images: int,
+    low: int, high: int, first: int, last: int, scratch: Array,
 ) -> None:  # fmt: skip
     """Run a part of an 8-bit step; see `run_step`."""
     kind, pool, total = step[KIND], step[POOL], step[TOTAL]
@@ -99,6 +102,17 @@ def run_codes(
         )  # fmt: skip
     elif kind == INT8_AVERAGE:
         average_codes(step, weights, x, codes, real, low, high, scratch)
+    elif kind == INT8_ADD:
+        start, end = low * line, high * line
+        scales, slopes = (
+            floats(weights, step[FACTOR], 2),
+            floats(weights, step[SLOPE], step[PERIOD]),
+        )
+        add(
+            memory[x_at + start : x_at + end], memory[other_at + start : other_at + end],
+            codes[start:end], slopes, scales[0], scales[1], step[ZERO_IN], step[ZERO_MID],
+            step[ZERO_OUT],
+        )  # fmt: skip
     else:
         scale = floats(weights, step[FACTOR], 1)[0]
         start, end = low * line, high * line

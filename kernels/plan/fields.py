@@ -19,8 +19,9 @@ INT8_CONVOLVE = 7
 INT8_DEPTHWISE = 8
 INT8_LARGEST = 9
 INT8_AVERAGE = 10  # of whole maps
-QUANTIZE = 11  # float32 to codes
-DEQUANTIZE = 12  # codes to float32
+INT8_ADD = 11
+QUANTIZE = 12  # float32 to codes
+DEQUANTIZE = 13  # codes to float32
 
 # Columns.
 KIND = 0
@@ -41,7 +42,7 @@ PERIOD = 34  # of SCALE's and ADD's numbers per column: C, or H * W * C
 BY_PANEL = 35  # whether threads that share a step cut the matrix, not the map
 REPEAT = 36  # how often COPY writes each channel
 X_ITEM, Y_ITEM = 37, 38  # bytes of a number of x and of y: 4, or 1 for codes
-ZERO_IN, ZERO_MID, ZERO_OUT = 39, 40, 41  # zero points of x, of filtered rows, of y
+ZERO_IN, ZERO_MID, ZERO_OUT = 39, 40, 41  # zero points: x; filtered rows, or ADD's other; y
 FACTOR = 42  # place of the numbers that sums are multiplied with; of QUANTIZE the scale
 TAPS_BIAS, TAPS_FACTOR, TAPS_SLOPE = 43, 44, 45  # places of what FILTERED's taps come with
 BORDER = 46  # place of a pixel of ZERO_IN

@@ -59,7 +59,9 @@ def run_step(
 ) -> None:  # fmt: skip
     """Run a part of a step on so many images, whose values lie at these places of memory."""
     if step[KIND] >= INT8_CONVOLVE:
-        run_codes(step, weights, memory, x_at, y_at, images, low, high, first, last, scratch)
+        run_codes(
+            step, weights, memory, x_at, other_at, y_at, images, low, high, first, last, scratch
+        )
         return
     kind, pool = step[KIND], step[POOL]
     height, width, channels = step[HEIGHT], step[WIDTH], step[CHANNELS]

@@ -12,14 +12,11 @@ from minidnn.kernels import memory
 from minidnn.kernels.jit import num_threads
 from minidnn.kernels.plan.run import run_parts
 from minidnn.measure import timing
+from minidnn.measure.int8_work import PER_MULTIPLY_ADD, peak_of
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.tables import Table
 from minidnn.plan.compiler import Plan
 from minidnn.plan.program import Step
-
-
-# Products of bytes that VNNI adds up for one of float32: 64 in an instruction instead of 16.
-FASTER_INT8 = 4
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def explain(plan: Plan, batch: int, peaks: Peaks) -> Explained:
         values = [(v, plan.program.sizes[v]) for v in step.inputs if v is not None]
         values.append((step.output, shape[0] * shape[1] * step.out_shape[2]))
         moved = weights + batch * sum(plan.program.item(v) * size for v, size in values)
-        rate = (FASTER_INT8 if step.kind.startswith("int8_") else 1) * peaks.flops
+        rate = peak_of(step.kind, peaks.flops)
         ideal = max(2 * step.macs * batch / rate, moved / peaks.level(moved).bandwidth)
         rows.append(
             Row(step.labels, words(step), shape, step.macs * batch, weights, moved, ideal, time)
@@ -203,9 +200,10 @@ def _joined(layers: Sequence[str]) -> str:
 def texts(found: Explained) -> list[str]:
     """Return what stands below the table."""
     return [
-        "expected: what this machine's peaks allow, two operations per MAC (on bytes four times as "
-        "many), or the bytes of weights, inputs and outputs.\nSteps are timed one by one, with all threads on each; with "
-        "many images each thread takes its own through all of them.",
+        "expected: what this machine's peaks allow, two operations per MAC (on bytes "
+        f"{PER_MULTIPLY_ADD} times as many), or\nthe bytes of weights, inputs and outputs. Steps "
+        "are timed one by one, with all threads on each; with many\nimages each thread takes its "
+        "own through all of them.",
         f"{1e3 * found.seconds:.4g} ms a call, {found.batch / found.seconds:,.4g} images/s; values "
         f"share {found.memory_bytes / 1e6:.3g} MB of memory, and would take "
         f"{found.values_bytes / 1e6:.3g} MB apart",

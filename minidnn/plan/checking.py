@@ -41,7 +41,9 @@ def _need(holds: bool, what: str) -> None:
 
 def _check_values(program: Program, step: Step, written: set[int], where: str) -> None:
     _need(step.kind in KINDS, f"{where}: its kind")
-    _need(len(step.inputs) == (2 if step.kind == "add" else 1), f"{where}: its inputs")
+    _need(
+        len(step.inputs) == (2 if step.kind in ("add", "int8_add") else 1), f"{where}: its inputs"
+    )
     _need(0 <= step.output < len(program.sizes), f"{where}: its output")
     numbers = [*step.shape, *step.out_shape, *step.kernel, *step.stride, *step.dilation]
     _need(len(numbers) == 12, f"{where}: its geometry")
@@ -56,7 +58,7 @@ def _check_values(program: Program, step: Step, written: set[int], where: str) -
     _need(step.to + channels <= step.channels, f"{where}: its channels")
     product = step.kind in ("convolve", "int8_convolve")
     _need(step.pool == 1 or (product and step.groups == 1), f"{where}: its pool")
-    if step.kind in ("scale", "add", "quantize", "dequantize"):
+    if step.kind in ("scale", "add", "int8_add", "quantize", "dequantize"):
         _need(step.out_shape == step.shape, f"{where}: its shape")
     elif not product:
         _need(channels == step.shape[2] * step.repeat, f"{where}: its channels")
@@ -101,6 +103,9 @@ def _check_codes(program: Program, step: Step, where: str) -> None:
         step.kind in ("int8_convolve", "int8_average") and coded[1] is None
     )
     _need((coded[1] is None) == real, f"{where}: its output's type")
+    if step.kind == "int8_add":
+        other = program.codes.get(step.inputs[1] or 0)
+        _need(other is not None and other.zero == step.zeros[1], f"{where}: its other input")
     for codes, zero in zip(coded, (seen, out), strict=True):
         _need(codes is None or codes.zero == zero, f"{where}: its zero points")
     _need(all(0 <= zero <= 255 for zero in step.zeros), f"{where}: its zero points")
@@ -113,6 +118,12 @@ def _check_codes(program: Program, step: Step, where: str) -> None:
         _need(step.kind != "int8_average" or whole, f"{where}: its geometry")
     elif step.kind == "int8_largest":
         _need(not arrays and coded[0] == coded[1], f"{where}: its codes")
+    elif step.kind == "int8_add":
+        slope, scale = arrays["slope"], arrays["scale"]
+        _need(slope.size in (step.shape[2], math.prod(step.shape)), f"{where}: slope")
+        _need(scale.shape == (2,) and bool((scale > 0).all()), f"{where}: scale")
+        steepest = 256.0 * float(scale.sum()) * float(np.abs(slope).max(initial=1))
+        _need(steepest < float(np.finfo(np.float32).max), f"{where}: scale")
     elif step.kind == "int8_depthwise":
         _need(arrays["taps"].shape == (*step.kernel, step.shape[2]), f"{where}: taps")
         _check_sums(step, "taps", "", out, where, as_float=False)

@@ -86,7 +86,7 @@ class Step:
     repeat : int
         How often a copy writes each channel.
     zeros : (int, int, int)
-        Zero points of the input, of the filter's output, of the output.
+        Zero points of the input, of the filter's output or the other input, of the output.
     op, settings : Op, dict
         Of an ``"op"``.
     macs : int

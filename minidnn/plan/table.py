@@ -26,6 +26,7 @@ KINDS = {
     "int8_depthwise": f.INT8_DEPTHWISE,
     "int8_largest": f.INT8_LARGEST,
     "int8_average": f.INT8_AVERAGE,
+    "int8_add": f.INT8_ADD,
     "quantize": f.QUANTIZE,
     "dequantize": f.DEQUANTIZE,
 }
@@ -169,6 +170,7 @@ def _codes(step: Step, row: Array, weights: Weights) -> None:
     for name, (column, dtype) in STORED.items():
         if name in step.arrays:
             row[column] = weights.put(step.arrays[name], dtype)
+    row[f.PERIOD] = columns_of(step)
     if "taps" in step.arrays:
         row[f.BORDER] = weights.put(np.full(step.shape[2], step.zeros[0]), np.uint8)
     if step.kind != "int8_convolve":

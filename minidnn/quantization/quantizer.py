@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,20 +170,20 @@ class _Quantising:
 
     def add(self, step: Step, chosen: Collection[int]) -> None:
         """Add a step on codes."""
-        value = step.inputs[0]
-        assert value is not None
-        source = self.coded(value, step)
+        inputs = [value for value in step.inputs if value is not None]
+        sources = [self.coded(value, step) for value in inputs]
+        seen = [self.codes[value] for value in inputs]
         readers = [id(s) for s in self.old.steps if step.output in s.inputs]
         wanted = any(reader in chosen for reader in readers)
         real = not wanted and step.kind in ("convolve", "average") and step.pool == 1
         if step.kind == "largest":
-            self.codes[step.output] = self.codes[value]
-        arrays, out = self.arrays(step, self.codes[value], None if real else step.output)
+            self.codes[step.output] = seen[0]
+        arrays, out = self.arrays(step, seen, None if real else step.output)
         size = self.old.sizes[step.output]
         target = self.value(size, out)
         (self.as_float if real else self.as_codes)[step.output] = target
-        zeros = self.codes[value].zero, 0, 0 if out is None else out.zero
-        step = replace(step, inputs=[source], output=target, arrays=arrays, zeros=zeros)
+        zeros = seen[0].zero, seen[-1].zero, 0 if out is None else out.zero
+        step = replace(step, inputs=[*sources], output=target, arrays=arrays, zeros=zeros)
         if step.kind == "scale":  # a depthwise convolution of one tap
             pixels = step.shape[0] * step.shape[1] * step.shape[2] // arrays["bias"].size
             shape = (1, pixels, arrays["bias"].size)
@@ -191,30 +191,35 @@ class _Quantising:
         self.new.steps.append(replace(step, kind=f"int8_{step.kind}"))
 
     def arrays(
-        self, step: Step, seen: Codes, output: int | None
+        self, step: Step, seen: Sequence[Codes], output: int | None
     ) -> tuple[dict[str, Array], Codes | None]:
         """Return a step's integers and factors, and the codes of its output."""
         out = None if output is None else self.codes[output]
         if step.kind == "largest":
             return {}, out
         if step.kind == "average":
-            sums: Any = np.full(1, seen.scale / (step.shape[0] * step.shape[1]))
+            sums: Any = np.full(1, seen[0].scale / (step.shape[0] * step.shape[1]))
             found: dict[str, Array] = {}
+        elif step.kind == "add":
+            sums = np.array([one.scale for one in seen])
+            slope = repeated(step, "slope", 1.0, columns_of(step))
+            found = {"slope": slope.astype(np.float32)}
         else:
             weights, scales = self.weights(step)
-            sums = seen.scale * scales.astype(np.float64)
+            sums = seen[0].scale * scales.astype(np.float64)
             bias, slope = (
                 repeated(step, name, without, len(scales))
                 for name, without in (("bias", 0.0), ("slope", 1.0))
             )
             found = {
                 "taps" if step.kind != "convolve" else "matrix": weights,
-                "bias": int8.quantise_bias(bias, weights, seen.zero, sums),
+                "bias": int8.quantise_bias(bias, weights, seen[0].zero, sums),
                 "slope": slope.astype(np.float32),
             }
         if out is not None:
             assert output is not None
-            out = self.codes[output] = _wide_enough(out, sums, found.get("slope"))
+            if "bias" in found:
+                out = self.codes[output] = _wide_enough(out, sums, found["slope"])
             sums = sums / out.scale
         return {**found, "scale": sums.astype(np.float32)}, out
 
@@ -231,9 +236,9 @@ class _Quantising:
         return integers.reshape(w.shape), np.repeat(scale, w.shape[-1])
 
 
-def _wide_enough(out: Codes, sums: Array, slope: Array | None) -> Codes:
+def _wide_enough(out: Codes, sums: Array, slope: Array) -> Codes:
     """Return codes with steps no finer than what one unit of a sum stands for."""
-    steepest = sums * np.maximum(1, np.abs(1 if slope is None else slope))
+    steepest = sums * np.maximum(1, np.abs(slope))
     least = float(steepest.max()) / LARGEST_FACTOR
     return out if out.scale >= least else Codes(float(np.float32(least)), out.zero)
 
@@ -248,4 +253,4 @@ def on_codes(step: Step) -> bool:
         return whole and bool(np.allclose(shares, 1 / (step.shape[0] * step.shape[1])))
     if step.kind == "scale":
         return all(columns_of(step) % array.size == 0 for array in step.arrays.values())
-    return step.kind in ("depthwise", "largest")
+    return step.kind in ("depthwise", "largest", "add")

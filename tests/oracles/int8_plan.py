@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.kernels import int8, int8_conv2d, int8_depthwise, int8_global_avg_pool, int8_max_pool
+from minidnn.kernels import (
+    int8,
+    int8_add,
+    int8_conv2d,
+    int8_depthwise,
+    int8_global_avg_pool,
+    int8_max_pool,
+)
 from minidnn.kernels.dequantize import forward as dequantize
 from minidnn.kernels.quantize import forward as quantize
 from minidnn.plan.program import Program, Step
@@ -17,7 +24,8 @@ def run(program: Program, x: Any) -> tuple[Any, ...]:
     values = {program.input: x}
     for step in program.steps:
         shape = (len(x), *step.shape)
-        found = _step(step, values[step.inputs[0] or 0].reshape(shape), program)
+        seen = [values[v or 0].reshape(shape) for v in step.inputs]
+        found = _step(step, seen, program)
         values[step.output] = found.reshape(len(x), -1)
     return tuple(values[v].reshape(len(x), *shape) for v, shape in program.outputs)
 
@@ -40,7 +48,8 @@ def _cut(step: Step, x: Any) -> tuple[Any, tuple[int, int, int, int]]:
     return np.ascontiguousarray(x), (top, max(bottom, 0), left, max(right, 0))
 
 
-def _step(step: Step, x: Any, program: Program) -> Any:
+def _step(step: Step, seen: list[Any], program: Program) -> Any:
+    x = seen[0]
     arrays, (zero_in, zero_mid, zero) = step.arrays, step.zeros
     as_float = program.item(step.output) == 4
     if step.kind == "quantize":
@@ -50,6 +59,13 @@ def _step(step: Step, x: Any, program: Program) -> Any:
     if step.kind == "int8_average":
         scale, zeros = float(arrays["scale"][0]), {"zero_in": zero_in, "zero": zero}
         return int8_global_avg_pool.forward["numpy"](x, scale=scale, as_float=as_float, **zeros)
+    if step.kind == "int8_add":
+        slope, flat = arrays["slope"], (-1, arrays["slope"].size)
+        scale, scale_other = map(float, arrays["scale"])
+        return int8_add.forward["numpy"](
+            x.reshape(flat), seen[1].reshape(flat), slope, scale=scale, scale_other=scale_other,
+            zero_in=zero_in, zero_other=zero_mid, zero=zero,
+        )  # fmt: skip
     x, pads = _cut(step, x)
     if step.kind == "int8_largest":
         return int8_max_pool.forward["numpy"](
