@@ -272,6 +272,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "evaluate": [("evaluate", "run")],
         "predict": [("predict", "run", "picture.png"), ("predict", "m.minidnn", "picture.png")],
         "compile": [("compile", "run", "-o", "m.minidnn", "--explain")],
+        "quantize": [("quantize", "run", "--calibrate", "20", "-o", "q.minidnn", "--layers")],
         "summary": [("summary", "quicknet"), ("summary", "mlp", "--json")],
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],
@@ -299,7 +300,17 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
     for name in cli.COMMANDS:
         assert name in help_text
     assert set(commands) == set(cli.COMMANDS)
-    first = ("doctor", "summary", "inspect", "warmup", "train", "evaluate", "compile", "data")
+    first = (
+        "doctor",
+        "summary",
+        "inspect",
+        "warmup",
+        "train",
+        "evaluate",
+        "compile",
+        "quantize",
+        "data",
+    )
     for name in (*first, *(set(cli.COMMANDS) - set(first))):
         for command in commands[name]:
             assert run(minidnn, *command, cwd=tmp_path).stdout.strip(), command

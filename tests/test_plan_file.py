@@ -191,6 +191,7 @@ def test_explain_lists_every_step_with_its_time(
         (["-o", "no-folder/x.minidnn"], "no folder"),
         (["-o", "model.onnx"], "a name ending in .minidnn"),
         (["--explain", "--batch", "0"], "at least 1"),
+        (["--threads", "0", "--explain"], "--threads"),
     ],
 )
 def test_wrong_options_are_one_line(

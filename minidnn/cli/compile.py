@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidnn.cli.evaluate import add_weights, check_average
-from minidnn.cli.session import open_run, set_threads
+from minidnn.cli.session import open_model, set_threads
 
 if TYPE_CHECKING:
     from minidnn.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ HELP = "fold, join and lay out a trained network for inference, into one file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_weights(parser, "folder of the run")
+    add_weights(parser, "folder of the run; or a compiled model, to --explain it")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="such as MODEL.minidnn")
     parser.add_argument(
         "--explain", action="store_true", help="print the steps, what each joins, and its time"
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     from minidnn import runs
     from minidnn.errors import ConfigError
-    from minidnn.plan.compiler import compile
+    from minidnn.plan.compiler import Plan, compile
 
     if not (args.output or args.explain or args.json):
         raise ConfigError("expected -o FILE, --explain or --json")
@@ -43,9 +43,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--batch: expected at least 1, got {args.batch}")
     if args.output:
         check_output(args.output)
-    state, _, model, about = open_run(args.run, args.weights, averaged=not args.raw)
+    state, _, model, about = open_model(args.run, args.weights, averaged=not args.raw)
     check_average(args, state)
-    plan = compile(model, (args.batch, *runs.input_shape(state)))
+    if isinstance(model, Plan):
+        if args.output:
+            raise ConfigError(f"--output: {args.run} is compiled already; name the run's folder")
+        plan = model
+    else:
+        plan = compile(model, (args.batch, *runs.input_shape(state)))
     if args.output:
         save(args.output, plan, state, about)
     if args.explain or args.json:
