@@ -47,10 +47,10 @@ def check(
     check_scale(scale_other)
     for name, code in (("zero_in", zero_in), ("zero_other", zero_other), ("zero", zero)):
         check_zero(name, code)
+    # As floats of Python, which do not warn; not "above", so that NaN does not pass.
     steepest = float(np.abs(slope).max(initial=1))
-    if (
-        not 256 * (float(scale) + float(scale_other)) * steepest < np.finfo(np.float32).max
-    ):  # NaN too
+    largest = 256 * (float(scale) + float(scale_other)) * steepest
+    if not largest < float(np.finfo(np.float32).max):
         raise InputError(
             f"expected scales and slopes whose products fit float32, got scales {scale} and "
             f"{scale_other}, and a slope of {steepest}"

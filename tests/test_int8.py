@@ -10,6 +10,7 @@ import pytest
 from minidnn.errors import DTypeError, InputError, LayoutError, ShapeError
 from minidnn.kernels import (
     int8,
+    int8_add,
     int8_conv2d,
     int8_depthwise,
     int8_gemm,
@@ -206,6 +207,38 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         int8_pointwise.forward(x[:0], pack(np.zeros((4, 4), np.int8)), bias, small, one, zero=0)
     with pytest.raises(ShapeError, match="at least one pixel"):
         int8_global_avg_pool.forward(x[:, :0], scale=0.1, zero_in=0, zero=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "text"),
+    [
+        ({"other": np.zeros((2, 4), np.uint8)}, ShapeError, "other: expected shape"),
+        ({"x": np.zeros((2, 3), np.int8)}, DTypeError, "x: expected uint8"),
+        ({"x": np.zeros((), np.uint8)}, ShapeError, "x: expected shape"),
+        ({"slope": np.ones(2, np.float32)}, ShapeError, "slope: expected shape"),
+        ({"slope": np.array([1, np.nan, 1], np.float32)}, InputError, "products fit float32"),
+        ({"slope": np.array([1, np.inf, 1], np.float32)}, InputError, "products fit float32"),
+        ({"scale": 1e38, "scale_other": 1e38}, InputError, "products fit float32"),
+        ({"scale_other": 0.0}, InputError, "scale: expected a positive"),
+        ({"zero_other": 256}, InputError, "zero_other: expected a zero point"),
+    ],
+)
+def test_a_sum_of_maps_refuses(changed: Any, error: type[Exception], text: str) -> None:
+    given: dict[str, Any] = {
+        "x": np.zeros((2, 3), np.uint8), "other": np.zeros((2, 3), np.uint8),
+        "slope": np.ones(3, np.float32), "scale": 0.5, "scale_other": 0.5, "zero_in": 0,
+        "zero_other": 0, "zero": 0,
+    }  # fmt: skip
+    assert not int8_add.forward(**given).any()
+    with pytest.raises(error, match=text):
+        int8_add.forward(**{**given, **changed})
+
+
+@pytest.mark.parametrize("rung", int8_add.forward.rungs)
+def test_maps_without_pixels_have_no_sum(rung: str) -> None:
+    x, slope = np.zeros((0, 5, 3), np.uint8), np.ones(3, np.float32)
+    settings: Any = {"scale": 0.5, "scale_other": 0.5, "zero_in": 0, "zero_other": 0, "zero": 0}
+    assert int8_add.forward[rung](x, x, slope, **settings).shape == (0, 5, 3)
 
 
 @pytest.mark.parametrize("rung", quantize.forward.rungs)
