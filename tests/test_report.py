@@ -14,7 +14,7 @@ import pytest
 from minidnn.cli import main
 from minidnn.errors import InputError
 from minidnn.kernels.ladder import load_all
-from minidnn.measure import ladders, peaks, timing
+from minidnn.measure import int8_work, ladders, peaks, timing
 from minidnn.measure.report import access, collect, markup, stored, svg, words
 from minidnn.measure.report.page import page
 from minidnn.measure.separable import PASSES
@@ -228,6 +228,14 @@ def test_points_are_under_the_roof(read: Reader, result: dict[str, Any]) -> None
     ]
     shown = [*["depthwise.forward", "depthwise.backward"] * 2, "gemm.nn"]  # all, and one pass
     assert sorted(marks) == sorted(shown * 2)  # a mark and a name
+
+
+def test_kernels_on_bytes_bring_their_own_roof(result: dict[str, Any], text: str) -> None:
+    codes = {**result["points"][2], "ladder": "int8_gemm.forward"}
+    drawn = page({**result, "points": [*result["points"], codes]})
+    roof = f"8-bit {int8_work.peak_of('int8_gemm.forward', PEAKS.flops) / 1e9:.4g}"
+    assert roof in drawn
+    assert roof not in text
 
 
 def test_layers_of_the_step_are_there(read: Reader, text: str, result: dict[str, Any]) -> None:

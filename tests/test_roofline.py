@@ -12,6 +12,7 @@ import pytest
 from minidnn.cli import main
 from minidnn.kernels.ladder import load_all
 from minidnn.measure import ladders, peaks, roofline, timing
+from minidnn.measure.int8_work import PER_MULTIPLY_ADD
 from minidnn.measure.peaks import Level, Peaks
 from minidnn.measure.roofline import Placed, place
 
@@ -36,6 +37,15 @@ def test_a_call_with_many_is_bound_by_the_peak() -> None:
     found = place("op", "fast", "shape", (1_000_000, 2000), 4000.0, PEAKS)
     assert (found.bound, found.ideal_seconds, found.share) == ("compute", 2000.0, 0.5)
     assert found.rate / min(1000.0, 10.0 * found.intensity) == pytest.approx(found.share)
+
+
+def test_products_of_bytes_have_a_roof_of_their_own() -> None:
+    given: Any = ("fast", "shape", (1_000_000, 2000), 4000.0, PEAKS)
+    floats, codes = place("gemm.nn", *given), place("int8_gemm.forward", *given)
+    assert codes.compute_seconds == floats.compute_seconds / PER_MULTIPLY_ADD
+    assert codes.share < floats.share
+    assert roofline.roofs([floats], PEAKS) == PEAKS.by_isa
+    assert roofline.roofs([floats, codes], PEAKS)["8-bit"] == PER_MULTIPLY_ADD * PEAKS.flops
 
 
 def test_small_arrays_have_the_roof_of_the_cache_they_lie_in() -> None:
