@@ -217,6 +217,7 @@ def _passes(shapes: Shapes, batch: int) -> Named:
 def _pass(m: Map, batch: int) -> Named:
     x, c, rows = (batch, m.size, m.size, m.channels), (m.channels,), batch * m.size**2
     leaky: dict[str, Any] = {"slope": 0.1}
+    codes: dict[str, Any] = {"scale": 1 / 32, "zero": 120}
     for name, draw, settings, terms in (
         ("bias.forward", normal(x, c), {}, 1),
         ("bias.backward", normal(x), {}, rows),
@@ -232,6 +233,8 @@ def _pass(m: Map, batch: int) -> Named:
         ("batchnorm.inference_backward", _statistics(x), _EPS, rows),
         ("batchnorm_prelu.forward", normal(x, c, c, c), _EPS, rows),
         ("batchnorm_prelu.backward", _activated(x), _EPS, rows),
+        ("fake_quantize.forward", _between_halves(x), codes, 1),
+        ("fake_quantize.backward", _masked(x), {}, 1),
     ):
         yield name, Workload(m.label, draw, settings, terms=terms)
 
@@ -291,6 +294,16 @@ def _pools(shapes: Shapes, batch: int) -> Named:
             yield name, Workload(m.label, draw, settings, terms=terms)
 
 
+def _between_halves(x: tuple[int, ...]) -> Draw:
+    """Return what draws numbers that are rounded the same in every precision."""
+    return lambda rng: ((np.rint(50 * rng.standard_normal(x)) + rng.uniform(-0.4, 0.4, x)) / 32,)
+
+
+def _masked(x: tuple[int, ...]) -> Draw:
+    """Return what draws a gradient, and bytes that say where it passes."""
+    return lambda rng: (rng.standard_normal(x), rng.integers(0, 2, x).astype(np.uint8))
+
+
 def _winners(half: tuple[int, ...]) -> Draw:
     """Return what draws dy and argmax of a 2x2 pool."""
     return lambda rng: (rng.standard_normal(half), rng.integers(0, 4, half).astype(np.uint8))
@@ -311,9 +324,6 @@ def _head(shapes: Shapes, batch: int) -> Named:
     x, flat = (batch, m.size, m.size, m.channels), (batch, m.channels)
     logits, smooth = (batch, CLASSES), {"label_smoothing": 0.1}
 
-    def kept(rng: np.random.Generator) -> Arguments:
-        return rng.standard_normal(flat), rng.integers(0, 2, flat).astype(np.uint8)
-
     def labelled(rng: np.random.Generator) -> Arguments:
         return rng.standard_normal(logits), rng.integers(0, CLASSES, batch)
 
@@ -327,7 +337,7 @@ def _head(shapes: Shapes, batch: int) -> Named:
         ("global_avg_pool.forward", normal(x), {}, m.size**2),
         ("global_avg_pool.backward", normal(flat), {"x_shape": x}, 1),
         ("dropout.forward", normal(flat), drop, 1),
-        ("dropout.backward", kept, {"p": 0.5}, 1),
+        ("dropout.backward", _masked(flat), {"p": 0.5}, 1),
         ("softmax_xent.forward", labelled, smooth, CLASSES * batch),
         ("softmax_xent.backward", predicted, smooth, CLASSES),
     ):
