@@ -22,9 +22,10 @@ from minidnn.quantization.calibration import calibrate
 from minidnn.quantization.finetune import (
     Folded,
     fake_quantize,
-    fake_quantize_weights,
     finetune,
+    straight_through,
 )
+from minidnn.quantization.quantizer import quantise
 from tests.test_plan import CHAINS, LAYERS, SMALL, Branches, WithOps, _images, _settled
 
 NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -138,9 +139,6 @@ def test_fake_numbers_are_those_of_the_8_bit_kernels() -> None:
     want = dequantize.forward(quantize.forward(x, **settings), **settings)
     got = fake_quantize(nn.Tensor(x), **settings).data
     assert np.array_equal(got, want)
-    w = _images(3, (3, 17))
-    integers, scales = quantise_weights(w)
-    assert np.array_equal(fake_quantize_weights(nn.Tensor(w)).data, integers * scales)
 
 
 def test_the_gradient_passes_inside_the_range_and_nowhere_else() -> None:
@@ -154,10 +152,13 @@ def test_the_gradient_passes_inside_the_range_and_nowhere_else() -> None:
     assert tensor.grad.tolist() == [0, 0, 3, 4, 5, 6, 0, 0, 0]
 
 
-def test_weights_pass_the_whole_gradient() -> None:
+def test_weights_and_biases_pass_the_whole_gradient() -> None:
     w = nn.Parameter(_images(3, (5,)))
+    integers, scales = quantise_weights(w.data)
     dy = _images(3, (5,), seed=9)
-    (fake_quantize_weights(w) * nn.Tensor(dy)).sum().backward()
+    y = straight_through(w, rounded=integers * scales)
+    assert np.array_equal(y.data, integers * scales)
+    (y * nn.Tensor(dy)).sum().backward()
     assert w.grad is not None
     assert np.array_equal(w.grad, dy)
 
@@ -171,19 +172,45 @@ def test_every_coded_value_is_on_its_codes_and_logits_are_not(name: str) -> None
     for part in network.steps:
         part.register_forward_hook(lambda layer, inputs, y: seen.append((layer, inputs)))
     outputs = _run(network, _images(3, program.input_shape))
+    found = {program.input}
     for layer, inputs in seen:
         for value, x in zip(layer.step.inputs, inputs, strict=True):
-            one = codes[value]
-            if value not in network.codes:  # the largest of codes
+            if value not in network.codes:
                 continue
+            found.add(value)
+            one = codes[value]
             q = x.data / np.float32(one.scale) + one.zero
             assert np.abs(q - np.rint(q)).max() < 1e-4
             assert q.min() > -0.001
             assert q.max() < 255.001
-    readers = program.readers()
-    for (value, _), y in zip(program.outputs, outputs, strict=True):
-        q = y / codes[value].scale
-        assert (np.abs(q - np.rint(q)).max() > 1e-3) == (value not in readers)
+    assert found >= {step.inputs[0] for step in program.steps if step.kind != "copy"} - {
+        step.output for step in program.steps if step.kind == "largest"
+    }
+    logits = outputs[0] / codes[program.outputs[0][0]].scale
+    assert np.abs(logits - np.rint(logits)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["quicknet", "plain_cnn", "branches", "max pool ceil", "mlp"])
+def test_the_loss_is_that_of_the_8_bit_plan(name: str) -> None:
+    program = _program(name)
+    codes, x = _codes(program), _images(5, program.input_shape)
+    real = _outputs(quantise(program, codes).plan()(x))
+    plain = _outputs(Plan(program)(x))
+    for fake, got, want in zip(_run(Folded(program, codes), x), real, plain, strict=True):
+        assert np.linalg.norm(fake - got) < 0.2 * np.linalg.norm(got - want)
+
+
+def test_steps_that_are_kept_are_not_rounded() -> None:
+    program = _program("quicknet")
+    x = _images(3, program.input_shape)
+    every = range(len(program.steps))
+    (got,), (want,) = (
+        _run(n, x) for n in (Folded(program, _codes(program), every), Folded(program))
+    )
+    assert np.array_equal(got, want)
+    network = Folded(program, _codes(program), every[1:])
+    assert list(network.codes) == [program.input]
+    assert [layer.seen is not None for layer in network.steps] == [i == 0 for i in every]
 
 
 def test_codes_cost_little_where_they_fit() -> None:
@@ -214,21 +241,23 @@ class Oracle:
         q = np.rint(x / one.scale) + one.zero
         return (np.clip(q, 0, 255) - one.zero) * one.scale, (q >= 0) & (q <= 255)
 
-    def weights(self, w: Any) -> Any:
+    def weights(self, step: Any) -> tuple[Any, Any]:
+        w, b = (step.arrays[name].astype(np.float64) for name in ("matrix", "bias"))
         t = np.abs(w).max(axis=0) / 127
-        return np.rint(w / t) * t
+        unit = t * self.codes[step.inputs[0]].scale
+        return np.rint(w / t) * t, np.rint(b / unit) * unit
 
     def gradients(self, x: Any, g: Any) -> tuple[Any, dict[str, Any]]:
         """Return logits, and the gradients of sum(g * logits)."""
-        w, v = (step.arrays["matrix"].astype(np.float64) for step in (self.first, self.last))
-        b, s = (self.first.arrays[name].astype(np.float64) for name in ("bias", "slope"))
+        (w, b), (v, c) = self.weights(self.first), self.weights(self.last)
+        s = self.first.arrays["slope"].astype(np.float64)
         n, pixels = len(x), x.shape[1] * x.shape[2]
         x0, _ = self.rounded(x.astype(np.float64).reshape(n, pixels, -1), self.first.inputs[0] or 0)
-        z = x0 @ self.weights(w) + b
+        z = x0 @ w + b
         a, in_a = self.rounded(np.where(z > 0, z, s * z), self.first.output)
         m, in_m = self.rounded(a.mean(axis=1), self.mean.output)
-        logits = m @ self.weights(v) + self.last.arrays["bias"].astype(np.float64)
-        dm = (g @ self.weights(v).T) * in_m
+        logits = m @ v + c
+        dm = (g @ v.T) * in_m
         da = np.repeat(dm[:, None] / pixels, pixels, axis=1) * in_a
         dz = np.where(z > 0, da, s * da)
         return logits, {

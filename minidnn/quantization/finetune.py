@@ -10,7 +10,7 @@ ones: small steps add up until one of them crosses to the next integer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -28,6 +28,7 @@ from minidnn.losses import cross_entropy
 from minidnn.module import Module, Parameter
 from minidnn.optim import Adam, at_least
 from minidnn.plan.program import Codes, Program, Step
+from minidnn.quantization.quantizer import on_codes
 from minidnn.schedules import cosine
 from minidnn.tensor import Array, Backward, Tensor, op
 
@@ -45,14 +46,13 @@ def fake_quantize(x: Array, *, scale: float, zero: int) -> tuple[Array, Backward
 
 
 @op
-def fake_quantize_weights(w: Array) -> tuple[Array, Backward]:
-    """What is left of weights (..., N) that are quantised with one scale per output channel.
+def straight_through(x: Array, *, rounded: Array) -> tuple[Array, Backward]:
+    """`rounded` in place of x, with the gradient of x itself.
 
-    None is cut off, so the gradient passes everywhere; that the scale follows the channel's
-    largest weight is left out of it.
+    For weights and biases: none is cut off. That their scales follow the largest weight is left
+    out of the gradient.
     """
-    integers, scales = quantise_weights(w)
-    return integers * scales, lambda dy: dy
+    return rounded, lambda dy: dy
 
 
 # --- steps ------------------------------------------------------------------------------
@@ -64,8 +64,10 @@ class FoldedStep(Module):
     Parameters
     ----------
     step : Step
-    rounded : bool
-        Whether its weights are quantised.
+    seen : Codes, optional
+        Of its input, if it works on codes. Then the weights and the bias of a convolution or
+        product are rounded. A factor per channel is a filter of one tap, whose integer is
+        always 127: nothing is lost.
 
     Attributes
     ----------
@@ -78,14 +80,14 @@ class FoldedStep(Module):
     (N, ...) of as many numbers as `step.shape` has -> (N, H, W, C); of an ``"op"`` its own.
     """
 
-    def __init__(self, step: Step, rounded: bool = False) -> None:
+    def __init__(self, step: Step, seen: Codes | None = None) -> None:
         super().__init__()
         if step.kind not in RUNS or (step.kind == "convolve" and "taps" in step.arrays):
             raise ConfigError(
                 f"fine-tuning: {step.labels[0]}: expected a step of a simplified program in "
                 f"float32, got {step.kind!r}"
             )
-        self.step, self.rounded = step, rounded
+        self.step, self.seen = step, seen
         arrays = {} if step.kind == "op" else step.arrays
         self.weight = _parameter(arrays.get("taps"), decay=False)
         if "matrix" in arrays:
@@ -132,25 +134,33 @@ class FoldedStep(Module):
 
     # --- kinds --------------------------------------------------------------------------
 
-    def _weights(self) -> Tensor:
-        assert self.weight is not None
-        return fake_quantize_weights(self.weight) if self.rounded else self.weight
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias as the step multiplies and adds them."""
+        w, bias = self.weight, self.bias
+        assert w is not None
+        if self.seen is None:
+            return w, bias
+        integers, scales = quantise_weights(w.data)
+        rounded = straight_through(w, rounded=integers * scales)
+        if bias is None:
+            return rounded, None
+        unit = self.seen.scale * scales.astype(np.float64)
+        whole = (np.rint(bias.data / unit) * unit).astype(np.float32)
+        return rounded, straight_through(bias, rounded=whole)
 
     def convolve(self, x: Tensor) -> Tensor:
         """Any convolution or product."""
-        step, w = self.step, self._weights()
+        step, (w, bias) = self.step, self._weights()
         if step.is_pointwise:
-            return pointwise(x, w.reshape(w.shape[2], w.shape[3]), self.bias)
+            return pointwise(x, w.reshape(w.shape[2], w.shape[3]), bias)
         return conv2d(
-            x, w, self.bias, stride=step.stride, pads=_pads(step), dilation=step.dilation,
+            x, w, bias, stride=step.stride, pads=_pads(step), dilation=step.dilation,
             groups=step.groups,
         )  # fmt: skip
 
     def depthwise(self, x: Tensor) -> Tensor:
         """A depthwise convolution."""
-        return depthwise(
-            x, self._weights(), self.bias, stride=self.step.stride, pads=_pads(self.step)
-        )
+        return depthwise(x, *self._weights(), stride=self.step.stride, pads=_pads(self.step))
 
     def scale(self, x: Tensor) -> Tensor:
         """x * factor + bias, per channel or per element."""
@@ -255,11 +265,11 @@ class Folded(Module):
     program : Program
         Of `minidnn.plan.folding.simplify`.
     codes : dict of int to Codes, optional
-        Values that will be codes, as `calibrate` returns them: they are rounded to what codes
-        stand for, and so are the weights that meet them, of convolutions, products and
-        depthwise convolutions. Outputs that no step reads stay as they are, and so do the
-        weights of grouped convolutions, which have no 8-bit kernel. Without codes the network
-        computes what the program does.
+        As `calibrate` returns them. Values that `minidnn.quantization.quantizer.quantise` would
+        hold as codes are rounded to what these stand for, and so are the weights of its steps on
+        codes. Without codes the network computes what the program does.
+    keep : collection of int
+        Steps, by their number, that stay float32.
 
     Shapes
     ------
@@ -271,22 +281,28 @@ class Folded(Module):
         For a program that is not simplified, or codes of a value that it does not have.
     """
 
-    def __init__(self, program: Program, codes: Mapping[int, Codes] | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        codes: Mapping[int, Codes] | None = None,
+        keep: Collection[int] = (),
+    ) -> None:
         super().__init__()
         given = codes or {}
         for value in given:
             if not 0 <= value < len(program.sizes):
                 raise ConfigError(f"codes: the program has no value {value}")
-        self.source, read = program, program.readers()
-        self.codes = {value: one for value, one in given.items() if value in read}
-        for step in program.steps:  # the largest of some codes is one of them
-            if step.kind == "largest" and step.inputs[0] in self.codes:
-                self.codes.pop(step.output, None)
-        self.steps = [FoldedStep(step, self._is_rounded(step)) for step in program.steps]
-
-    def _is_rounded(self, step: Step) -> bool:
-        plain = step.kind == "depthwise" or (step.kind == "convolve" and step.groups == 1)
-        return plain and step.inputs[0] in self.codes
+        self.source = program
+        chosen = [i not in keep and on_codes(step) for i, step in enumerate(program.steps)]
+        self.codes = {v: one for v, one in given.items() if v in _coded(program, chosen)}
+        sources = [
+            step.inputs[0] if eight else None
+            for step, eight in zip(program.steps, chosen, strict=True)
+        ]
+        self.steps = [
+            FoldedStep(step, None if value is None else given.get(value))
+            for step, value in zip(program.steps, sources, strict=True)
+        ]
 
     def forward(self, x: Tensor) -> Any:
         """Compute the outputs for images (N, *input_shape)."""
@@ -326,6 +342,23 @@ class Folded(Module):
         )  # fmt: skip
 
 
+def _coded(program: Program, chosen: list[bool]) -> set[int]:
+    """Return the values that are rounded, if these of the steps work on codes."""
+    found: set[int] = set()
+    for step, eight in zip(program.steps, chosen, strict=True):
+        if eight:
+            found |= {value for value in step.inputs if value is not None}
+            if step.pool > 1 or step.kind not in (
+                "convolve",
+                "average",
+            ):  # these can end in float32
+                found.add(step.output)
+    for step, eight in zip(program.steps, chosen, strict=True):
+        if eight and step.kind == "largest":  # the largest of codes is one of them
+            found.discard(step.output)
+    return found
+
+
 def finetune(
     program: Program,
     codes: Mapping[int, Codes],
@@ -333,6 +366,7 @@ def finetune(
     *,
     epochs: int,
     steps_per_epoch: int | None = None,
+    keep: Collection[int] = (),
     lr: float = RATE,
     progress: Callable[[int, int, float], object] = lambda epoch, step, loss: None,
 ) -> Program:
@@ -347,8 +381,8 @@ def finetune(
     ----------
     program : Program
         A simplified one, whose one output are logits (N, K).
-    codes : dict of int to Codes
-        As in `Folded`; they stay as they are.
+    codes, keep
+        As in `Folded`; codes stay as they are.
     batches_of_epoch : callable
         ``batches_of_epoch(epoch)`` gives (images, labels) of epochs 0, 1, ..., such as
         `minidnn.data.Batches.epoch`.
@@ -378,7 +412,7 @@ def finetune(
         steps_per_epoch = sum(1 for _ in batches_of_epoch(0))
     if steps_per_epoch < 1:
         raise ConfigError("fine-tuning: expected at least one batch in an epoch, got none")
-    network = Folded(program, codes).train()
+    network = Folded(program, codes, keep).train()
     optimizer = Adam(_groups(network), lr=lr)
     rate = cosine(lr, total_steps=epochs * steps_per_epoch)
     done = 0
