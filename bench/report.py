@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from bench import compare_gemm, compare_ops, kernel_tables, peer_tables
 from bench.duel import ROOT
+from minidnn.measure import serving_report
 from minidnn.measure.machine import describe, surroundings
 from minidnn.measure.results import PACKAGES
 from minidnn.measure.tables import Table
@@ -41,6 +42,7 @@ PARTS = {
     "train": Part("Training QuickNet", "bench.peers train"),
     "plain_cnn": Part("Training plain_cnn", "bench.peers train --network plain_cnn"),
     "infer": Part("Inference with QuickNet", "bench.peers infer"),
+    "fps": Part("Frames per second", "minidnn fps --table"),
     "layers": Part("Layers", "bench.compare_ops"),
     "gemm": Part("Matrix products", "bench.compare_gemm"),
     "kernels": Part("Kernels", f"{KERNELS} -k 'not conv2d'"),
@@ -56,6 +58,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         parts = compare_gemm.tables(found["products"], found["verdicts"], found)
     elif "kernels" in found:
         parts = kernel_tables.tables(found["kernels"])
+    elif "cases" in found:
+        parts = serving_report.tables(found)
     else:
         parts = peer_tables.tables(found)
     return parts[-1:] + parts[:-1] if "verdicts" in found else parts
@@ -64,9 +68,10 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 def section(part: Part, found: Mapping[str, Any]) -> str:
     """Return one part of the page."""
     reasons = peer_tables.failures(found) if "sides" in found or "batches" in found else []
+    reasons += serving_report.texts(found) if "cases" in found else []
     blocks = [
         f"## {part.heading}",
-        f"`python -m {part.command}`, {describe(found)}",
+        f"`python -m {part.command}`, {describe(found.get('machine', found))}",
         *(table.markdown() for table in tables(found)),
         *(f"```\n{reason}\n```" for reason in reasons),
     ]

@@ -273,6 +273,7 @@ def test_every_command_runs_from_an_installed_wheel(tmp_path: Path, venv: Path) 
         "predict": [("predict", "run", "picture.png"), ("predict", "m.minidnn", "picture.png")],
         "compile": [("compile", "run", "-o", "m.minidnn", "--explain")],
         "quantize": [("quantize", "run", "--calibrate", "20", "-o", "q.minidnn", "--layers")],
+        "fps": [("fps", "m.minidnn", "--seconds", "0.1"), ("fps", "run", "--seconds", "0.1")],
         "summary": [("summary", "quicknet"), ("summary", "mlp", "--json")],
         "profile": [("profile", "train", "mlp", "--batch", "4", "--steps", "2", "--json")],
         "ladder": [("ladder", "relu", "--size", "classroom", "--json")],

@@ -169,6 +169,18 @@ def test_a_compiled_model_predicts_as_its_run(
         assert compiled["probabilities"][name] == pytest.approx(probability, abs=1e-5)
 
 
+def test_a_run_and_its_compiled_model_serve(
+    run: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (run, model):
+        found = _json(capsys, "fps", str(path), "--seconds", "0.1")
+        assert "quicknet" in found["weights"]
+        assert str(path) in found["weights"]
+        (case,) = found["cases"]
+        assert case["precision"] == "float32"
+        assert case["back_to_back"]["calls"] >= 1
+
+
 def test_explain_lists_every_step_with_its_time(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ COMMANDS = (
     "compile",
     "quantize",
     "predict",
+    "fps",
     "summary",
     "ladder",
     "profile-separable",
