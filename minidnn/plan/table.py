@@ -162,6 +162,8 @@ def _cut(step: Step, row: Array) -> None:
     pixels = step.out_shape[0] * step.out_shape[1]
     row[f.BY_PANEL] = pixels <= FEW_PIXELS or step.out_shape[0] % step.pool > 0
     row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
+    if images_at_a_time(step) > 1:  # a large matrix is read once for all of them
+        row[f.LINES] = images_at_a_time(step) * step.out_shape[0]
 
 
 def _codes(step: Step, row: Array, weights: Weights) -> None:
