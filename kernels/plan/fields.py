@@ -46,7 +46,8 @@ ZERO_IN, ZERO_MID, ZERO_OUT = 39, 40, 41  # zero points: x; filtered rows, or AD
 FACTOR = 42  # place of the numbers that sums are multiplied with; of QUANTIZE the scale
 TAPS_BIAS, TAPS_FACTOR, TAPS_SLOPE = 43, 44, 45  # places of what FILTERED's taps come with
 BORDER = 46  # place of a pixel of ZERO_IN
-FIELDS = 47
+WORK = 47  # numbers or products of an image: too few are not worth a second thread
+FIELDS = 48
 
 # Where CONVOLVE's rows come from.
 IN_PLACE = 0  # x itself

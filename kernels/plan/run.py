@@ -33,6 +33,7 @@ from .fields import (
     SCALE,
     TOTAL,
     WIDTH,
+    WORK,
     X_ITEM,
     X_LOCAL,
     Y_ITEM,
@@ -50,6 +51,9 @@ from .steps import (
     pool_largest,
     scale,
 )  # fmt: skip
+
+SMALL = 1 << 14  # numbers or products that one thread is done with before a second would begin
+FEW = 4  # windows of lines per thread
 
 
 @kernel
@@ -136,23 +140,43 @@ def run_images(
                     )  # fmt: skip
 
 
+@kernel
+def cut_by_panel(step: Array, windows: int, parts: int) -> bool:
+    """Tell whether threads take panels of the matrix each, not lines of the map.
+
+    Panels suit small maps. Where few windows of lines are left over, they also even out parts.
+    """
+    if step[BY_PANEL]:
+        return True
+    product = step[KIND] == CONVOLVE or step[KIND] == INT8_CONVOLVE
+    return bool(product and windows < FEW * parts and windows % parts)
+
+
 @parallel
 def run_parts(
     table: Array, weights: Array, memory: Array, images: int, parts: int, scratch: Array
 ) -> None:
-    """All threads share each step; a pooled step is cut between windows."""
+    """All threads share each step but the smallest; a pooled step is cut between windows."""
     for s in range(table.shape[0]):
         step = table[s]
         pool = step[POOL]
         lines, panels = images * step[OUT_HEIGHT], panels_of(step)
+        if parts == 1 or images * step[WORK] < SMALL:
+            run_step(
+                step, weights, memory, step[X], step[OTHER], step[Y], images, 0, lines, 0, panels,
+                scratch[0],
+            )  # fmt: skip
+            continue
+        windows = lines // pool
+        by_panel = cut_by_panel(step, windows, parts)
         for part in prange(parts):
             low, high, first, last = 0, lines, 0, panels
-            if step[BY_PANEL]:
+            if by_panel:
                 first, last = part * panels // parts, (part + 1) * panels // parts
             else:
-                low = part * (lines // pool) // parts * pool
+                low = part * windows // parts * pool
                 if part + 1 < parts:
-                    high = (part + 1) * (lines // pool) // parts * pool
+                    high = (part + 1) * windows // parts * pool
             run_step(
                 step, weights, memory, step[X], step[OTHER], step[Y], images, low, high, first,
                 last, scratch[thread_id()],

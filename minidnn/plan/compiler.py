@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,15 @@ OWN = 4
 KEPT = 8  # layouts, of the numbers of images that came last
 
 
+class Room(NamedTuple):
+    """Memory of a call: all of it, the input and the outputs in it, and every thread's scratch."""
+
+    memory: Array
+    images: Array
+    outputs: list[Array]
+    scratch: Array
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where everything lies for a number of images, and in which order it runs.
@@ -44,8 +53,8 @@ class Layout:
         Value -> byte it begins at, of those that all threads see.
     local, local_size, size : int
         Where the threads' own values begin, how many bytes each has, and bytes in all.
-    idle : list
-        Memory of calls that are over, still in the caches: values, and every thread's scratch.
+    idle : list of Room
+        Memory of calls that are over, still in the caches.
     """
 
     table: Array
@@ -55,7 +64,7 @@ class Layout:
     local: int
     local_size: int
     size: int
-    idle: list[tuple[Array, Array]] = field(default_factory=list)
+    idle: list[Room] = field(default_factory=list)
 
 
 class Plan:
@@ -120,20 +129,29 @@ class Plan:
         x = self._checked(images)
         layout, threads = self.layout(len(x)), num_threads()
         try:
-            room, scratch = layout.idle.pop()
+            room = layout.idle.pop()
         except IndexError:  # no call is over, or all of them are another thread's
-            room = memory.empty((layout.size,), np.uint8)
-            # For all threads there may be: someone may ask for more of them during this call.
-            scratch = memory.empty((max_threads(), self.scratch), np.float32)
-        view(room, layout.places[self.program.input], x.shape)[...] = x
+            room = self._new_room(layout, len(x))
+        room.images[...] = x
         if len(x):
-            self._run(layout, len(x), threads, room, scratch)
-        outputs = tuple(
-            view(room, layout.places[value], (len(x), *shape), self.program.item(value)).copy()
-            for value, shape in self.program.outputs
-        )
-        layout.idle.append((room, scratch))
+            self._run(layout, len(x), threads, room.memory, room.scratch)
+        outputs = tuple([output.copy() for output in room.outputs])
+        layout.idle.append(room)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _new_room(self, layout: Layout, n: int) -> Room:
+        values = memory.empty((layout.size,), np.uint8)
+        program = self.program
+        return Room(
+            values,
+            view(values, layout.places[program.input], (n, *self.input_shape)),
+            [
+                view(values, layout.places[value], (n, *shape), program.item(value))
+                for value, shape in program.outputs
+            ],
+            # For all threads there may be: someone may ask for more of them during this call.
+            memory.empty((max_threads(), self.scratch), np.float32),
+        )
 
     def _checked(self, images: Array | Tensor) -> Array:
         x = images.data if isinstance(images, Tensor) else np.asarray(images)

@@ -90,6 +90,7 @@ def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
     row[f.COUNT], row[f.TO], row[f.TOTAL] = step.shape[2], step.to, step.channels
     row[f.POOL], row[f.REPEAT], row[f.PERIOD] = step.pool, step.repeat, step.out_shape[2]
     row[f.LINES] = 1
+    row[f.WORK] = max(step.macs, math.prod(step.shape), math.prod(step.out_shape))
     row[f.X_ITEM], row[f.Y_ITEM] = program.item(step.inputs[0]), program.item(step.output)
     if step.kind == "convolve":
         return _products(step, row, weights)
