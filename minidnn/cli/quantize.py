@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train so many epochs with rounding in place (default: 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--lr", type=float, default=1e-3, metavar="RATE", help="of --finetune (default: 0.001)"
+        "--lr", type=float, default=3e-4, metavar="RATE", help="of --finetune (default: 0.0003)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="compare on at most so many images")
     parser.add_argument(
@@ -132,6 +132,8 @@ def _finetuned(
     """Train with rounding in place; return the plan of what came out."""
     from minidnn.data import Batches
     from minidnn.data.augment import Augment
+    from minidnn.measure.quantize_report import inputs
+    from minidnn.quantization.calibration import calibrate
     from minidnn.quantization.finetune import finetune
     from minidnn.quantization.post_training import steps_of
     from minidnn.quantization.quantizer import quantise
@@ -143,7 +145,7 @@ def _finetuned(
         train, batch_size=config.batch_size, seed=args.seed, augment=augment, mean=mean,
         std=std,
     )  # fmt: skip
-    codes = prepared.codes(args.method)
+    codes, keep = prepared.codes(args.method), steps_of(prepared.program, args.keep)
     every = max(1, len(batches) // 10)
 
     def progress(epoch: int, done: int, loss: float) -> None:
@@ -152,6 +154,8 @@ def _finetuned(
 
     program = finetune(
         prepared.program, codes, batches.epoch, epochs=args.finetune,
-        steps_per_epoch=len(batches), lr=args.lr, progress=progress,
+        steps_per_epoch=len(batches), keep=keep, lr=args.lr, progress=progress,
     )  # fmt: skip
-    return quantise(program, codes, keep=steps_of(program, args.keep)).plan()
+    # Training moved the ranges a little.
+    codes = calibrate(program, inputs(drawn.images, normalisation), args.method)
+    return quantise(program, codes, keep=keep).plan()
