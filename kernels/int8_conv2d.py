@@ -25,7 +25,7 @@ import numpy as np
 from .checks import Array, ShapeError
 from .int8.arithmetic import code_of, scaled
 from .int8.checks import check_integers, check_zero
-from .int8.pack import GROUP, PANEL, unpack
+from .int8.packing import GROUP, PANEL, unpack
 from .int8_gemm import check_weights, multiply_avx2, multiply_vnni, multiply_widened
 from .int8_gemm import forward_numpy as gemm_numpy
 from .jit import MAX_CHUNKS, Parallel, exact, max_threads, parallel, prange, thread_id

@@ -29,7 +29,7 @@ import numpy as np
 from .checks import Array, ShapeError
 from .int8.arithmetic import code_of, requantised, scaled
 from .int8.checks import check_factors, check_integers
-from .int8.pack import GROUP, PANEL, panels_shape, unpack
+from .int8.packing import GROUP, PANEL, panels_shape, unpack
 from .int8.tile import strip_avx2, strip_vnni
 from .jit import MAX_CHUNKS, Parallel, exact, parallel, prange
 from .ladder import Ladder

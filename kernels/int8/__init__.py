@@ -7,7 +7,7 @@ weight * scale, with one scale per output channel. docs/int8.md derives all of i
 | file       | holds                                                                           |
 |------------|---------------------------------------------------------------------------------|
 | arithmetic | requantisation in NumPy and for loops, quantised weights and biases, bounds     |
-| pack       | weights as panels of 32 columns, the same for all rungs and CPUs                |
+| packing    | weights as panels of 32 columns, the same for all rungs and CPUs                |
 | checks     | what the 8-bit ladders refuse                                                   |
 | vectors    | registers of bytes and of sums, with VNNI and with AVX2                         |
 | tile       | a block of sums in registers: the matrix product                                |
@@ -31,7 +31,7 @@ from .arithmetic import (
     requantise,
     requantised,
 )
-from .pack import GROUP, PANEL, pack, unpack
+from .packing import GROUP, PANEL, pack, unpack
 
 __all__ = [
     "GROUP",

@@ -28,7 +28,7 @@ from numba import extending
 from numba.core import types
 
 from ..simd import declare
-from .pack import GROUP, PANEL
+from .packing import GROUP, PANEL
 from .vectors import I32, I64, Avx2, Vectors, Vnni
 
 _intrinsic: Any = extending.intrinsic

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checks import Array
 from ..dequantize import dequantise
-from ..int8.pack import GROUP, PANEL
+from ..int8.packing import GROUP, PANEL
 from ..int8_add import add
 from ..int8_conv2d import gather
 from ..int8_depthwise import convolve as filter_maps
