@@ -140,7 +140,7 @@ class Plan:
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _new_room(self, layout: Layout, n: int) -> Room:
-        values = memory.empty((layout.size,), np.uint8)
+        values = aligned(layout.size)
         program = self.program
         return Room(
             values,
@@ -150,7 +150,7 @@ class Plan:
                 for value, shape in program.outputs
             ],
             # For all threads there may be: someone may ask for more of them during this call.
-            memory.empty((max_threads(), self.scratch), np.float32),
+            aligned(4 * max_threads() * self.scratch).view(np.float32).reshape(-1, self.scratch),
         )
 
     def _checked(self, images: Array | Tensor) -> Array:
@@ -302,6 +302,13 @@ class Plan:
 
 
 PLACED = ((f.X, f.X_LOCAL), (f.OTHER, f.OTHER_LOCAL), (f.Y, f.Y_LOCAL))
+
+
+def aligned(size: int) -> Array:
+    """Return so many bytes from a whole cache line on: a vector across two costs two accesses."""
+    raw = memory.empty((size + ALIGNMENT,), np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
 
 
 def view(room: Array, at: int, shape: Sequence[int], item: int = 4) -> Array:
