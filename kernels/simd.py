@@ -82,7 +82,7 @@ _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 # Numba's base classes have no types that mypy could check these two against.
-class _VectorType(_types.Type):  # type: ignore[misc]
+class _VectorType(_types.Type):  # type: ignore[misc]  # a class without types
     """Numba's name for a vector in a register; `llvm` is LLVM's type."""
 
     def __init__(self, name: str, llvm: Any) -> None:
@@ -90,7 +90,7 @@ class _VectorType(_types.Type):  # type: ignore[misc]
         self.llvm = llvm
 
 
-class _VectorModel(_datamodel.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(_datamodel.PrimitiveModel):  # type: ignore[misc]  # a class without types
     """A vector is passed around as LLVM's vector type."""
 
     def __init__(self, manager: Any, front_end_type: Any) -> None:

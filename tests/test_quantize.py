@@ -214,6 +214,14 @@ def test_noise_of_layers_is_that_of_their_plans() -> None:
     assert found[0].alone == pytest.approx(_noise(first, want), rel=1e-3)
 
 
+def test_a_layer_that_is_kept_in_float32_has_no_noise_of_its_own() -> None:
+    prepared = prepare(_model("quicknet"), SHAPE, lambda: [_images(40, SHAPE, seed=7)])
+    quantised = prepared.quantised("mse", keep=["head.linear"])
+    found = layer_noise(prepared, quantised, prepared.codes("mse"), [_images(10, SHAPE)])
+    assert [layer.on_codes for layer in found] == [True] * (len(found) - 1) + [False]
+    assert found[-1].share == 0
+
+
 def test_a_layer_made_coarse_is_found_to_cost_most() -> None:
     prepared = prepare(_model("quicknet"), SHAPE, lambda: [_images(40, SHAPE, seed=7)])
     codes = prepared.codes("mse")

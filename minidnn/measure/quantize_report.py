@@ -17,7 +17,8 @@ from minidnn.module import Module
 from minidnn.plan.compiler import Plan
 from minidnn.quantization.calibration import METHODS, Report, report
 from minidnn.quantization.comparison import LayerNoise, Lost, layer_noise, lost
-from minidnn.quantization.post_training import BATCH, Prepared, prepare, vanhoucke
+from minidnn.quantization.post_training import BATCH, Prepared, prepare, steps_of, vanhoucke
+from minidnn.quantization.quantizer import quantise
 from minidnn.tensor import Array
 
 # Images of the calibration that layers' noise is measured on.
@@ -155,7 +156,8 @@ def layers(
     prepared = drawn.prepared
     ranges = report(prepared.program, prepared.seen, method)
     some = inputs(drawn.images.first(NOISE_IMAGES), normalisation)
-    quantised = prepared.quantised(method, keep)
+    kept = steps_of(prepared.program, keep)
+    quantised = quantise(prepared.program, ranges.codes, keep=kept)
     return Layers(ranges, layer_noise(prepared, quantised, ranges.codes, some))
 
 

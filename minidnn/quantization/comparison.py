@@ -11,7 +11,7 @@ import numpy as np
 from minidnn.plan.compiler import Plan
 from minidnn.plan.program import Codes, Program, Shape
 from minidnn.quantization.post_training import Prepared
-from minidnn.quantization.quantizer import Quantised, on_codes, quantise
+from minidnn.quantization.quantizer import Quantised, quantise
 from minidnn.tensor import Array
 
 NORMAL = 1.96  # standard deviations that hold 95 % of a normal distribution
@@ -107,7 +107,7 @@ def layer_noise(
     batches, program = list(images), prepared.program
     steps = program.steps
     here = _here(program, quantised, batches)
-    chosen = [i for i, step in enumerate(steps) if on_codes(step)]
+    chosen = sorted(quantised.on_codes)
     wanted = [_outputs(Plan(program), batch) for batch in batches]
     signal = sum(float(np.square(want).sum()) for want in wanted)
     noise = {}

@@ -29,10 +29,13 @@ class Quantised:
     program : Program
     values : dict of int to int
         Value of the program in float32 -> the same value here, as codes where it has them.
+    on_codes : frozenset of int
+        Steps of the program in float32 that run on codes here.
     """
 
     program: Program
     values: dict[int, int]
+    on_codes: frozenset[int]
 
     def plan(self) -> Plan:
         """Return what runs it: filters join the products after them."""
@@ -117,7 +120,8 @@ class _Quantising:
             except int8.SumError as error:
                 raise _TooLargeError(i) from error
         self.new.outputs = [(self.real(v, None), shape) for v, shape in self.old.outputs]
-        return Quantised(self.new, {**self.as_float, **self.as_codes})
+        coded = frozenset(i for i, step in enumerate(steps) if id(step) in chosen)
+        return Quantised(self.new, {**self.as_float, **self.as_codes}, coded)
 
     def value(self, size: int, codes: Codes | None = None) -> int:
         """Add a value; return its number."""
