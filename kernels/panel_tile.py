@@ -9,13 +9,14 @@ tile, nor on how the work was cut among threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import extending
 from numba.core import types
 
-from .tile import TILE, Emitter, call_once
+from .tile import TILE, Emitter, Tile, call_once
 
 _intrinsic: Any = extending.intrinsic
 _types: Any = types
@@ -23,13 +24,14 @@ _types: Any = types
 _I64 = ir.IntType(64)
 
 
-class _Panel(Emitter):
+class Panel(Emitter):
     """Writes a loop over k, an epilogue and stores for every number of rows."""
 
-    def emit_panel(
-        self, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, rows: Any, columns: Any,
-        bias: Any, slope: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, builder: Any, tile: Tile) -> None:
+        super().__init__(builder, tile)
+        self.everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
+
+    def emit_heights(self, rows: Any, emit: Callable[[int], None]) -> None:
         """Branch to the part for so many rows; each ends at the same place."""
         bld = self.builder
         end = bld.function.append_basic_block("end")
@@ -38,22 +40,30 @@ class _Panel(Emitter):
             part = bld.function.append_basic_block(f"rows_{height}")
             choice.add_case(ir.Constant(_I64, height), part)
             bld.position_at_end(part)
-            self.emit_height(height, a, a_row, b, k, c, c_row, columns, bias, slope)
+            emit(height)
             bld.branch(end)
         bld.position_at_end(end)
 
-    def emit_height(
+    def emit_sums(
+        self, height: int, a: Any, a_row: Any, b: Any, k: Any, begin: Any = None
+    ) -> list[Any]:
+        """Write the loop for one number of rows; go on behind it with its sums."""
+        bld = self.builder
+        starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(height)]
+        done = bld.function.append_basic_block("done")
+        one, width = (ir.Constant(_I64, n) for n in (1, self.tile.columns))
+        _, sums = self.emit_loop(starts, one, b, width, k, self.everything, done, begin)
+        bld.position_at_end(done)
+        return list(sums)
+
+    def emit_panel(
         self, height: int, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, columns: Any,
         bias: Any, slope: Any,
     ) -> None:  # fmt: skip
         """Write the part for one number of rows."""
-        bld, tile = self.builder, self.tile
-        everything = [ir.Constant(self.mask_type, [1] * tile.lanes)] * tile.vectors
-        starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(height)]
-        done = bld.function.append_basic_block("done")
-        one, width = (ir.Constant(_I64, n) for n in (1, tile.columns))
-        _, sums = self.emit_loop(starts, one, b, width, k, everything, done)
-        bld.position_at_end(done)
+        bld, tile, everything = self.builder, self.tile, self.everything
+        width = ir.Constant(_I64, tile.columns)
+        sums = self.emit_sums(height, a, a_row, b, k)
         sums = self.activated(self.biased(sums, bias, everything), slope, everything)
         masks = [self.mask(columns, v) for v in range(tile.vectors)]
         whole = bld.icmp_signed("==", columns, width)
@@ -65,7 +75,11 @@ class _Panel(Emitter):
 
 
 def _emit_panel(builder: Any, arguments: Any) -> None:
-    _Panel(builder, TILE).emit_panel(*arguments)
+    a, a_row, b, k, c, c_row, rows, *others = arguments
+    panel = Panel(builder, TILE)
+    panel.emit_heights(
+        rows, lambda height: panel.emit_panel(height, a, a_row, b, k, c, c_row, *others)
+    )
 
 
 def _panel_tile(

@@ -177,9 +177,13 @@ class Emitter:
         self.emit_stores(results, c, c_row, masks, rows, columns, accumulate)
 
     def emit_loop(
-        self, starts: Any, a_step: Any, b: Any, b_step: Any, k: Any, masks: Any, done: Any
-    ) -> tuple[Any, Any]:
-        """Write one loop over k; return its last block and the sums it ends with."""
+        self, starts: Any, a_step: Any, b: Any, b_step: Any, k: Any, masks: Any, done: Any,
+        begin: Any = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """Write one loop over k; return its last block and the sums it ends with.
+
+        begin: sums to begin with, instead of zeros.
+        """
         bld = self.builder
         before, loop = bld.block, bld.function.append_basic_block("k_loop")
         bld.branch(loop)
@@ -201,9 +205,11 @@ class Emitter:
         ):
             phi.add_incoming(first, before)
             phi.add_incoming(following, loop)
-        for phis, values in zip(sums, new, strict=True):
-            for phi, value in zip(phis, values, strict=True):
-                phi.add_incoming(self.zero, before)
+        if begin is None:
+            begin = [[self.zero] * len(masks)] * len(sums)
+        for phis, earlier, values in zip(sums, begin, new, strict=True):
+            for phi, first, value in zip(phis, earlier, values, strict=True):
+                phi.add_incoming(first, before)
                 phi.add_incoming(value, loop)
         bld.cbranch(bld.icmp_signed("<", next_step, k), loop, done)
         return loop, new

@@ -369,10 +369,10 @@ def test_values_of_a_chain_share_two_places() -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "pool", "lines"),
-    [(28, 28, 1, 4), (28, 28, 2, 4), (14, 14, 2, 2), (7, 7, 2, 14), (3, 3, 1, 36), (27, 27, 2, 27),
+    [(28, 28, 1, 4), (28, 28, 2, 4), (14, 14, 2, 8), (7, 7, 2, 14), (3, 3, 1, 36), (27, 27, 2, 27),
      (1, 1, 1, 112), (13, 200, 1, 1), (6, 200, 2, 2)],
 )  # fmt: skip
-def test_lines_at_a_time_are_whole_windows_and_divide_the_map(
+def test_lines_at_a_time_are_whole_windows_and_about_even(
     height: int, width: int, pool: int, lines: int
 ) -> None:
     assert table.lines_at_a_time(height, width, pool) == lines

@@ -69,6 +69,12 @@ def _lines_of_code(source: str) -> int:
     )
 
 
+def test_no_file_holds_a_merge_that_nobody_finished() -> None:
+    marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert marks.search(b"text\n" + b"<" * 7 + b" HEAD\n")
+    assert [name for name in _tracked() if marks.search((ROOT / name).read_bytes())] == []
+
+
 def test_counting_leaves_out_comments_docstrings_and_empty_lines() -> None:
     source = '"""Two\nlines."""\n\n# comment\ndef f():\n    """Doc."""\n    return """a\nb"""\n'
     assert _lines_of_code(source) == 3

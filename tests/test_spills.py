@@ -27,6 +27,22 @@ one.compile(void(*[int64] * 10))
 print(simd.ISA)
 print(list(one.inspect_asm().values())[0])
 """
+HALVES = """
+from numba import int64, void
+from minidnn.kernels import simd
+from minidnn.kernels.jit import kernel
+from minidnn.kernels.halves_tile import halves_tile
+
+@kernel
+def one(rows, a, a_row, lower, sums, b, k, kept, c, c_row, c_lower, c_lowest, right, bias, slope):
+    halves_tile(
+        rows, a, a_row, lower, sums, b, k, kept, c, c_row, c_lower, c_lowest, right, bias, slope
+    )
+
+one.compile(void(*[int64] * 15))
+print(simd.ISA)
+print(list(one.inspect_asm().values())[0])
+"""
 STRIP = """
 from numba import int64, void
 from minidnn.kernels import simd
@@ -49,9 +65,12 @@ WITH_VNNI = {
 }
 
 
+@pytest.mark.parametrize("source", [PANEL, HALVES], ids=["whole", "by_halves"])
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
-def test_a_panel_of_float32_numbers_is_multiplied_in_registers(isa: str, tmp_path: Path) -> None:
-    chosen, assembly = compiled_for(PANEL, TARGETS[isa], tmp_path)
+def test_a_panel_of_float32_numbers_is_multiplied_in_registers(
+    isa: str, source: str, tmp_path: Path
+) -> None:
+    chosen, assembly = compiled_for(source, TARGETS[isa], tmp_path)
     assert chosen == isa
     shape, found = tile.TILES[isa], inner_loops(assembly)
     # Short loops are unrolled, and have a rest; the tall ones are what counts.

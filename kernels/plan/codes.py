@@ -66,7 +66,7 @@ from .fields import (
     ZERO_MID,
     ZERO_OUT,
 )  # fmt: skip
-from .steps import floats, keep_largest
+from .steps import floats, largest_of_panels
 
 
 @kernel
@@ -161,7 +161,7 @@ def multiply_codes(
             multiply(
                 a, matrix, bias, factors, slopes, c, step[ZERO_OUT], 0, rows, panels[0], panels[1]
             )
-            keep_largest(step, room[after_rows:], y, first, last, panels)
+            largest_of_panels(step, room[after_rows:], y, first, last, panels)
         else:
             out = y[first * width * n : last * width * n].reshape((rows, n))
             multiply(

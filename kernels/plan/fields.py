@@ -47,8 +47,13 @@ FACTOR = 42  # place of the numbers that sums are multiplied with; of QUANTIZE t
 TAPS_BIAS, TAPS_FACTOR, TAPS_SLOPE = 43, 44, 45  # places of what FILTERED's taps come with
 BORDER = 46  # place of a pixel of ZERO_IN
 WORK = 47  # numbers or products of an image: too few are not worth a second thread
-FIELDS = 48
+PAIRED = 48  # whether CONVOLVE pairs rows and multiplies by halves (`kernels.strassen`)
+HALVES = 49  # place of the matrix as that wants it
+FIELDS = 50
 
+# When rows are paired.
+ALWAYS = 1
+MANY_IMAGES = 2  # only in calls with many images
 # Where CONVOLVE's rows come from.
 IN_PLACE = 0  # x itself
 WINDOWED = 1  # windows copied side by side (im2col)

@@ -1,15 +1,18 @@
 """The loop that runs a table of steps, in two orders.
 
-`run_images` is for many images: each thread takes its own through the network, a few at a time,
-so that what one step writes the next reads from the core's own cache; threads never wait for
-each other. `run_parts` is for few: all threads share each step, cut by lines of the map or by
-panels of the matrix, and wait after each. No sum is cut, so both give the same bits.
+Many images are cut into turns: a thread takes one after the other through the network, a few
+images at a time, so that what one step writes the next reads from the core's own cache. A
+thread that is held up takes fewer turns, and nobody waits for it before the end. Few images are
+shared: each step is cut by lines of the map or by panels of the matrix, and threads wait after
+each. No sum is cut, so both give the same bits.
 """
 
 from __future__ import annotations
 
+from ..atomic import take
 from ..checks import Array
 from ..jit import kernel, parallel, prange, thread_id
+from ..simd import address
 from ..tile import TILE_COLUMNS
 from .codes import run_codes
 from .fields import (
@@ -29,11 +32,11 @@ from .fields import (
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
+    PAIRED,
     POOL,
     SCALE,
     TOTAL,
     WIDTH,
-    WORK,
     X_ITEM,
     X_LOCAL,
     Y_ITEM,
@@ -52,7 +55,7 @@ from .steps import (
     scale,
 )  # fmt: skip
 
-SMALL = 1 << 14  # numbers or products that one thread is done with before a second would begin
+WHOLE = -1  # a region of turns through all steps
 FEW = 4  # windows of lines per thread
 
 
@@ -96,8 +99,9 @@ def run_step(
 
 @kernel
 def panels_of(step: Array) -> int:
-    """Return how many panels a step's matrix has."""
-    return int((step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS)
+    """Return how many panels a step's matrix has, or half of it where rows are paired."""
+    panels = (step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS
+    return int(panels // 2 if step[PAIRED] else panels)
 
 
 @kernel
@@ -109,39 +113,32 @@ def place(at: int, local: int, own: int, low: int, image: int) -> int:
     return own + at if local else at + low * image
 
 
-@parallel
-def run_images(
-    table: Array, weights: Array, memory: Array, segments: Array, images: int, chunks: int,
-    local: int, local_size: int, scratch: Array,
+@kernel
+def run_turn(
+    table: Array, weights: Array, memory: Array, segments: Array, turn: int, turns: int,
+    images: int, own: int, scratch: Array,
 ) -> None:  # fmt: skip
-    """Each thread takes its own images through all steps, group by group.
-
-    segments (segments, 3): first step, last step + 1, images at a time. Values local to a
-    segment lie from byte `local` on, `local_size` bytes for each thread; scratch (threads, ...).
-    """
-    for chunk in prange(chunks):
-        thread = thread_id()
-        start, end = chunk * images // chunks, (chunk + 1) * images // chunks
-        own = local + thread * local_size
-        for i in range(segments.shape[0]):
-            for low in range(start, end, segments[i, 2]):
-                n = min(segments[i, 2], end - low)
-                for s in range(segments[i, 0], segments[i, 1]):
-                    step = table[s]
-                    pool = step[POOL]
-                    x_size = step[X_ITEM] * step[HEIGHT] * step[WIDTH] * step[CHANNELS]
-                    pixels = (step[OUT_HEIGHT] // pool) * (step[OUT_WIDTH] // pool)
-                    y_size = step[Y_ITEM] * pixels * step[TOTAL]
-                    run_step(
-                        step, weights, memory, place(step[X], step[X_LOCAL], own, low, x_size),
-                        place(step[OTHER], step[OTHER_LOCAL], own, low, x_size),
-                        place(step[Y], step[Y_LOCAL], own, low, y_size), n,
-                        0, n * step[OUT_HEIGHT], 0, panels_of(step), scratch[thread],
-                    )  # fmt: skip
+    """Take a turn's images through all steps, group by group; `own` is where local values lie."""
+    start, end = turn * images // turns, (turn + 1) * images // turns
+    for i in range(segments.shape[0]):
+        for low in range(start, end, segments[i, 2]):
+            n = min(segments[i, 2], end - low)
+            for s in range(segments[i, 0], segments[i, 1]):
+                step = table[s]
+                pool = step[POOL]
+                x_size = step[X_ITEM] * step[HEIGHT] * step[WIDTH] * step[CHANNELS]
+                pixels = (step[OUT_HEIGHT] // pool) * (step[OUT_WIDTH] // pool)
+                y_size = step[Y_ITEM] * pixels * step[TOTAL]
+                run_step(
+                    step, weights, memory, place(step[X], step[X_LOCAL], own, low, x_size),
+                    place(step[OTHER], step[OTHER_LOCAL], own, low, x_size),
+                    place(step[Y], step[Y_LOCAL], own, low, y_size), n,
+                    0, n * step[OUT_HEIGHT], 0, panels_of(step), scratch,
+                )  # fmt: skip
 
 
 @kernel
-def cut_by_panel(step: Array, windows: int, parts: int) -> bool:
+def cut_by_panel(step: Array, windows: int, turns: int) -> bool:
     """Tell whether threads take panels of the matrix each, not lines of the map.
 
     Panels suit small maps. Where few windows of lines are left over, they also even out parts.
@@ -149,35 +146,78 @@ def cut_by_panel(step: Array, windows: int, parts: int) -> bool:
     if step[BY_PANEL]:
         return True
     product = step[KIND] == CONVOLVE or step[KIND] == INT8_CONVOLVE
-    return bool(product and windows < FEW * parts and windows % parts)
+    return bool(product and windows < FEW * turns and windows % turns)
+
+
+@kernel
+def run_part(
+    step: Array, weights: Array, memory: Array, turn: int, turns: int, images: int, scratch: Array
+) -> None:
+    """Run a turn's part of one step on all images; a pooled step is cut between windows."""
+    pool = step[POOL]
+    low, high, first, last = 0, images * step[OUT_HEIGHT], 0, panels_of(step)
+    windows = high // pool
+    if cut_by_panel(step, windows, turns):
+        first, last = turn * last // turns, (turn + 1) * last // turns
+    else:
+        low = turn * windows // turns * pool
+        if turn + 1 < turns:
+            high = (turn + 1) * windows // turns * pool
+    run_step(
+        step, weights, memory, step[X], step[OTHER], step[Y], images, low, high, first, last,
+        scratch,
+    )  # fmt: skip
+
+
+@kernel
+def run_turns(
+    table: Array, weights: Array, memory: Array, region: Array, segments: Array, images: int,
+    own: int, counter: int, scratch: Array,
+) -> None:  # fmt: skip
+    """Take turns of a region until none is left; `counter` is the address of the next one."""
+    s, turns = region[0], region[1]
+    turn = take(counter)
+    while turn < turns:
+        if s == WHOLE:
+            run_turn(table, weights, memory, segments, turn, turns, images, own, scratch)
+        else:
+            run_part(table[s], weights, memory, turn, turns, images, scratch)
+        turn = take(counter)
 
 
 @parallel
-def run_parts(
-    table: Array, weights: Array, memory: Array, images: int, parts: int, scratch: Array
-) -> None:
-    """All threads share each step but the smallest; a pooled step is cut between windows."""
-    for s in range(table.shape[0]):
-        step = table[s]
-        pool = step[POOL]
-        lines, panels = images * step[OUT_HEIGHT], panels_of(step)
-        if parts == 1 or images * step[WORK] < SMALL:
-            run_step(
-                step, weights, memory, step[X], step[OTHER], step[Y], images, 0, lines, 0, panels,
+def run(
+    table: Array, weights: Array, memory: Array, regions: Array, segments: Array, images: int,
+    threads: int, local: int, local_size: int, scratch: Array, counter: Array,
+) -> None:  # fmt: skip
+    """Run regions one after the other, each in turns that threads take.
+
+    Parameters
+    ----------
+    table : ndarray of int64 of shape (steps, FIELDS)
+    weights, memory : ndarray of uint8
+    regions : ndarray of int64 of shape (regions, 2)
+        A step, or WHOLE for all of them, and the number of turns.
+    segments : ndarray of int64 of shape (segments, 3)
+        For WHOLE: first step, last + 1, images at a time.
+    images, threads : int
+    local, local_size : int
+        Where the threads' own values begin in the memory, and how many bytes each has.
+    scratch : ndarray of float32 of shape (threads, ...)
+    counter : ndarray of int64 of shape (1,)
+        Memory of the call, for the next turn.
+    """
+    for r in range(regions.shape[0]):
+        counter[0] = 0
+        if regions[r, 1] == 1:
+            run_turns(
+                table, weights, memory, regions[r], segments, images, local, address(counter),
                 scratch[0],
             )  # fmt: skip
             continue
-        windows = lines // pool
-        by_panel = cut_by_panel(step, windows, parts)
-        for part in prange(parts):
-            low, high, first, last = 0, lines, 0, panels
-            if by_panel:
-                first, last = part * panels // parts, (part + 1) * panels // parts
-            else:
-                low = part * windows // parts * pool
-                if part + 1 < parts:
-                    high = (part + 1) * windows // parts * pool
-            run_step(
-                step, weights, memory, step[X], step[OTHER], step[Y], images, low, high, first,
-                last, scratch[thread_id()],
+        for _ in prange(threads):
+            thread = thread_id()
+            run_turns(
+                table, weights, memory, regions[r], segments, images,
+                local + thread * local_size, address(counter), scratch[thread],
             )  # fmt: skip

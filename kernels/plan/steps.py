@@ -14,6 +14,7 @@ from ..depthwise.sliding import ROOM, forward_band
 from ..jit import kernel
 from ..panel_tile import panel_tile
 from ..simd import LANES, address, load, store, zero
+from ..strassen import multiply_halves
 from ..tile import TILE_COLUMNS, TILE_ROWS
 from .fields import (
     BIAS,
@@ -23,6 +24,7 @@ from .fields import (
     DILATION_Y,
     FILTERED,
     FIRST,
+    HALVES,
     IN_PLACE,
     KERNEL_X,
     KERNEL_Y,
@@ -32,6 +34,7 @@ from .fields import (
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
+    PAIRED,
     PANELS,
     PERIOD,
     PITCH,
@@ -92,14 +95,22 @@ def convolve(
         c_at = address(y) + 4 * (first * width * total + step[TO])
         if pool > 1:
             c_at = address(scratch) + 4 * after_rows
-        multiply(step, weights, a_at, c_at, (last - first) * width, panels)
+        if step[PAIRED]:
+            room = address(scratch) + 4 * after_rows
+            if pool > 1:
+                room += 4 * lines * width * step[OUT_CHANNELS]
+            multiply_paired(step, weights, a_at, c_at, (last - first) * width, panels, room)
+        else:
+            multiply(step, weights, a_at, 1, c_at, (last - first) * width, panels)
         if pool > 1:
-            keep_largest(step, scratch[after_rows:], y, first, last, panels)
+            largest_of_panels(step, scratch[after_rows:], y, first, last, panels)
 
 
 @kernel
-def multiply(step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any) -> None:
-    """Multiply m rows at address a_at by some panels; C (m, TOTAL) lies at c_at."""
+def multiply(
+    step: Array, weights: Array, a_at: int, apart: int, c_at: int, m: int, panels: Any
+) -> None:
+    """Multiply m rows, so many apart, from address a_at on by some panels; C begins at c_at."""
     k, n, pitch = step[LENGTH], step[OUT_CHANNELS], step[PITCH]
     total = n if step[POOL] > 1 else step[TOTAL]
     base = address(weights)
@@ -110,9 +121,42 @@ def multiply(step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: 
         for tile in range(tiles):
             row, end = tile * m // tiles, (tile + 1) * m // tiles
             panel_tile(
-                a_at + 4 * row * pitch, pitch, base + step[PANELS] + shift * k, k,
-                c_at + 4 * (row * total + left), total, end - row, columns,
+                a_at + 4 * apart * row * pitch, apart * pitch, base + step[PANELS] + shift * k, k,
+                c_at + 4 * (apart * row * total + left), apart * total, end - row, columns,
                 base + step[BIAS] + shift, base + step[SLOPE] + shift,
+            )  # fmt: skip
+
+
+@kernel
+def multiply_paired(
+    step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any, room: int
+) -> None:
+    """Do the same by halves; panels are those of half the columns, room is an address.
+
+    Pixels are paired with their neighbours. Where a line has an odd number of them that is within
+    whole images, and the last pixel has none; where images are small, tiles go through the same
+    pixels of many.
+    """
+    k, n, pitch, base = step[LENGTH], step[OUT_CHANNELS], step[PITCH], address(weights)
+    pixels = step[OUT_WIDTH] * step[OUT_HEIGHT]
+    images = m // pixels
+    blocks = 1, 0, m // 2, 2, False
+    across = step[OUT_WIDTH] % 2 and pixels < TILE_ROWS
+    if across:
+        blocks = pixels // 2, 2, images, pixels, False
+    elif step[OUT_WIDTH] % 2:
+        blocks = images, pixels, (pixels + 1) // 2, 2, pixels % 2 > 0
+    total = n if step[POOL] > 1 else step[TOTAL]
+    multiply_halves(
+        a_at, pitch, k, blocks, base + step[HALVES], panels, n, c_at, total,
+        (base + step[BIAS], base + step[SLOPE]), room,
+    )  # fmt: skip
+    if across and pixels % 2:
+        last, half = pixels - 1, n // (2 * TILE_COLUMNS)
+        for start in (0, half):
+            multiply(
+                step, weights, a_at + 4 * last * pitch, pixels, c_at + 4 * last * total, images,
+                (start + panels[0], start + panels[1]),
             )  # fmt: skip
 
 
@@ -139,60 +183,91 @@ def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
     _, height, width, channels = x.shape
     kh, kw, count = step[KERNEL_Y], step[KERNEL_X], step[COUNT]
     pixel, whole = 4 * channels, step[DILATION_X] == 1 and count == channels
-    line, run = width * pixel, 4 * count
+    line, run, pitch = width * pixel, 4 * count, 4 * step[PITCH]
     reach = (kw - 1) * step[DILATION_X] + 1
     for row in range(first, last):
         image, oy = row // step[OUT_HEIGHT], row % step[OUT_HEIGHT]
         top = oy * step[STRIDE_Y] - step[TOP]
         base = address(x) + image * height * line + 4 * step[FIRST]
-        for ox in range(step[OUT_WIDTH]):
-            left, at = ox * step[STRIDE_X] - step[LEFT], to
-            for ky in range(kh):
-                iy = top + ky * step[DILATION_Y]
-                if iy < 0 or iy >= height:
+        for ky in range(kh):
+            iy = top + ky * step[DILATION_Y]
+            on_map, source = 0 <= iy < height, base + iy * line
+            left, at = -step[LEFT], to + ky * kw * run
+            for _ in range(step[OUT_WIDTH]):
+                if not on_map:
                     zero_vectors(at, kw * count)
                 elif whole and left >= 0 and left + reach <= width:
-                    copy_vectors(base + iy * line + left * pixel, at, kw * count)
+                    copy_vectors(source + left * pixel, at, kw * count)
                 else:
                     for kx in range(kw):
                         ix = left + kx * step[DILATION_X]
                         if ix < 0 or ix >= width:
                             zero_vectors(at + kx * run, count)
                         else:
-                            copy_vectors(base + iy * line + ix * pixel, at + kx * run, count)
-                at += kw * run
-            to += 4 * step[PITCH]
+                            copy_vectors(source + ix * pixel, at + kx * run, count)
+                left, at = left + step[STRIDE_X], at + pitch
+        to += step[OUT_WIDTH] * pitch
 
 
 @kernel
-def keep_largest(step: Array, c: Array, y: Array, first: int, last: int, panels: Any) -> None:
-    """Keep the largest of each POOL x POOL outputs C (lines * OW, Cout) of whole windows."""
+def largest_of_panels(step: Array, c: Array, y: Array, first: int, last: int, panels: Any) -> None:
+    """Pool the columns of some panels, or of panels of both halves."""
+    n = step[OUT_CHANNELS]
+    half = n // 2 if step[PAIRED] else n
+    for start in range(0, n, half):
+        left, right = panels[0] * TILE_COLUMNS, min(panels[1] * TILE_COLUMNS, half)
+        keep_largest(step, c, y, first, last, start + left, start + right)
+
+
+@kernel
+def keep_largest(
+    step: Array, c: Array, y: Array, first: int, last: int, left: int, right: int
+) -> None:
+    """Keep the largest of each POOL x POOL outputs C (lines * OW, Cout) of whole windows.
+
+    Columns left .. right - 1 of them.
+    """
     width, n, pool, total = step[OUT_WIDTH], step[OUT_CHANNELS], step[POOL], step[TOTAL]
     oh, ow = step[OUT_HEIGHT] // pool, width // pool
-    left, right = panels[0] * TILE_COLUMNS, min(panels[1] * TILE_COLUMNS, n)
     for row in range(first, last):
         image, oy = row // step[OUT_HEIGHT], row % step[OUT_HEIGHT]
         if oy % pool or oy // pool >= oh:
             continue
         for ox in range(ow):
             at = ((image * oh + oy // pool) * ow + ox) * total + step[TO]
-            out = y[at + left : at + right]
+            out, corner = y[at + left : at + right], (row - first) * width + ox * pool
+            if pool == 2:
+                above, below = corner * n, (corner + width) * n
+                largest_of_four(
+                    c[above + left : above + right], c[above + n + left : above + n + right],
+                    c[below + left : below + right], c[below + n + left : below + n + right], out,
+                )  # fmt: skip
+                continue
+            out[:] = c[corner * n + left : corner * n + right]
             for ky in range(pool):
                 for kx in range(pool):
-                    source = ((row - first + ky) * width + ox * pool + kx) * n
-                    seen = c[source + left : source + right]
-                    if ky == 0 and kx == 0:
-                        out[:] = seen
-                    else:
-                        take_larger(seen, out)
+                    source = (corner + ky * width + kx) * n
+                    take_larger(c[source + left : source + right], out)
+
+
+@kernel
+def larger(x: float, y: float) -> float:
+    """Return the larger number; NaN where either is."""
+    return y if y > x or y != y else x
+
+
+@kernel
+def largest_of_four(a: Array, b: Array, c: Array, d: Array, out: Array) -> None:
+    """Keep the largest of four rows of numbers, in one pass."""
+    for i in range(out.size):
+        out[i] = larger(larger(a[i], b[i]), larger(c[i], d[i]))
 
 
 @kernel
 def take_larger(seen: Array, out: Array) -> None:
     """Keep the larger of two rows of numbers; NaN where either is."""
     for i in range(out.size):
-        v = seen[i]
-        out[i] = v if v > out[i] or v != v else out[i]
+        out[i] = larger(out[i], seen[i])
 
 
 # --- windows per channel ------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidnn.kernels import memory
 from minidnn.kernels.jit import num_threads
-from minidnn.kernels.plan.run import run_parts
+from minidnn.kernels.plan.run import run
 from minidnn.measure import timing
 from minidnn.measure.int8_work import PER_MULTIPLY_ADD, peak_of
 from minidnn.measure.peaks import Peaks
@@ -142,15 +142,19 @@ def _seconds(plan: Plan, batch: int) -> list[float | None]:
     room = memory.zeros((layout.size,), np.uint8)
     threads = num_threads()
     scratch = memory.empty((threads, plan.scratch), np.float32)
+    counter = np.zeros(1, np.int64)
     found: list[float | None] = []
     for first, last in plan.rows:
         if first == last:
             found.append(None)
             continue
-        table = layout.table[first:last]
+        regions = plan.shared_regions(first, last, batch, threads)
 
-        def call(table: Any = table) -> None:
-            run_parts(table, plan.weights, room, batch, threads, scratch)
+        def call(regions: Any = regions) -> None:
+            run(
+                layout.table, plan.weights, room, regions, layout.segments, batch, threads, 0, 0,
+                scratch, counter,
+            )  # fmt: skip
 
         found.append(timing.timed(call, rounds=9).seconds)
     return found

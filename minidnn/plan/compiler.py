@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from minidnn.errors import ConfigError, DTypeError, GraphError, InputError, Shap
 from minidnn.kernels import memory
 from minidnn.kernels.jit import max_threads, num_threads
 from minidnn.kernels.plan import fields as f
-from minidnn.kernels.plan.run import run_images, run_parts
+from minidnn.kernels.plan.run import WHOLE, run
 from minidnn.kernels.simd import CACHE_LINE
 from minidnn.module import Module
 from minidnn.plan.folding import fold
@@ -25,16 +26,19 @@ from minidnn.tensor import Array, Tensor
 
 # Images per thread from which on each thread takes its own through the whole network.
 OWN = 4
+MANY = 16  # images, from which on a large matrix is multiplied by halves
+SMALL = 1 << 14  # numbers or products that one thread is done with before a second would begin
 KEPT = 8  # layouts, of the numbers of images that came last
 
 
 class Room(NamedTuple):
-    """Memory of a call: all of it, the input and the outputs in it, and every thread's scratch."""
+    """Memory of a call: all values, the input and the outputs in it, every thread's scratch."""
 
     memory: Array
     images: Array
     outputs: list[Array]
     scratch: Array
+    counter: Array
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Layout:
     table : ndarray of int64
         With the places of values.
     pieces : list
-        Ranges of rows, and steps between them that Python runs.
-    segments : ndarray of int64 or None
-        Of `run_images`; None where threads share each step.
+        Regions of `run`, and steps between them that Python runs.
+    segments : ndarray of int64
+        Of `run`; none where threads share each step.
     places : dict
         Value -> byte it begins at, of those that all threads see.
     local, local_size, size : int
@@ -58,8 +62,8 @@ class Layout:
     """
 
     table: Array
-    pieces: list[tuple[int, int] | Step]
-    segments: Array | None
+    pieces: list[Array | Step]
+    segments: Array
     places: dict[int, int]
     local: int
     local_size: int
@@ -134,7 +138,7 @@ class Plan:
             room = self._new_room(layout, len(x))
         room.images[...] = x
         if len(x):
-            self._run(layout, len(x), threads, room.memory, room.scratch)
+            self._run(layout, len(x), threads, room)
         outputs = tuple([output.copy() for output in room.outputs])
         layout.idle.append(room)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -151,6 +155,7 @@ class Plan:
             ],
             # For all threads there may be: someone may ask for more of them during this call.
             aligned(4 * max_threads() * self.scratch).view(np.float32).reshape(-1, self.scratch),
+            np.zeros(1, np.int64),
         )
 
     def _checked(self, images: Array | Tensor) -> Array:
@@ -166,19 +171,15 @@ class Plan:
             )
         return x
 
-    def _run(self, layout: Layout, n: int, threads: int, room: Array, scratch: Array) -> None:
-        if layout.segments is not None:
-            run_images(
-                layout.table, self.weights, room, layout.segments, n, threads, layout.local,
-                layout.local_size, scratch,
-            )  # fmt: skip
-            return
+    def _run(self, layout: Layout, n: int, threads: int, room: Room) -> None:
         for piece in layout.pieces:
             if isinstance(piece, Step):
-                self._run_op(piece, layout, n, room)
+                self._run_op(piece, layout, n, room.memory)
             else:
-                table = layout.table[piece[0] : piece[1]]
-                run_parts(table, self.weights, room, n, threads, scratch)
+                run(
+                    layout.table, self.weights, room.memory, piece, layout.segments, n, threads,
+                    layout.local, layout.local_size, room.scratch, room.counter,
+                )  # fmt: skip
 
     def _run_op(self, step: Step, layout: Layout, n: int, room: Array) -> None:
         assert step.op is not None
@@ -219,6 +220,11 @@ class Plan:
         """Return the layout in which all threads share each step, however many images."""
         return self._new_layout(n, num_threads(), [])
 
+    def shared_regions(self, first: int, last: int, n: int, threads: int) -> Array:
+        """Return rows of the table as regions of `run` that all threads share, but the smallest."""
+        work = n * self._table[first:last, f.WORK]
+        return np.stack([np.arange(first, last), np.where(work < SMALL, 1, threads)], 1)
+
     def _new_layout(self, n: int, threads: int, segments: list[tuple[int, int, int]]) -> Layout:
         local: dict[int, int] = {}  # value -> segment
         for i, (first, last, _) in enumerate(segments):
@@ -239,9 +245,9 @@ class Plan:
             local_size = max(local_size, -(-needed // ALIGNMENT) * ALIGNMENT + ALIGNMENT)
         ranges = [(self.rows[a][0], self.rows[b - 1][1], images) for a, b, images in segments]
         return Layout(
-            self._placed(places, own),
-            self._pieces(),
-            np.array(ranges, np.int64) if segments else None,
+            self._placed(places, own, n),
+            self._pieces(n, threads, max([images for _, _, images in segments], default=0)),
+            np.array(ranges, np.int64).reshape(-1, 3),
             places,
             start,
             local_size,
@@ -278,19 +284,27 @@ class Plan:
         lives = self._lives()
         return [v for v, life in lives.items() if first <= life.first and life.last < last]
 
-    def _pieces(self) -> list[tuple[int, int] | Step]:
-        pieces: list[tuple[int, int] | Step] = []
-        for step, rows in zip(self.program.steps, self.rows, strict=True):
+    def _pieces(self, n: int, threads: int, group: int) -> list[Array | Step]:
+        """Return what is run after each other; group: images at a time, or 0 for shared steps."""
+        if group:  # as even as can be, and enough images for the largest matrices
+            turns = threads * math.ceil(n / (threads * group))
+            return [np.array([[WHOLE, turns]], np.int64)]
+        pieces: list[Array | Step] = []
+        for step, (first, last) in zip(self.program.steps, self.rows, strict=True):
             if step.kind == "op":
                 pieces.append(step)
-            elif pieces and not isinstance(pieces[-1], Step):
-                pieces[-1] = pieces[-1][0], rows[1]
+                continue
+            regions = self.shared_regions(first, last, n, threads)
+            if pieces and not isinstance(pieces[-1], Step):
+                pieces[-1] = np.concatenate([pieces[-1], regions])
             else:
-                pieces.append(rows)
+                pieces.append(regions)
         return pieces
 
-    def _placed(self, places: dict[int, int], own: dict[int, int]) -> Array:
+    def _placed(self, places: dict[int, int], own: dict[int, int], n: int) -> Array:
         table = self._table.copy()
+        if n < MANY:  # from n alone, for the bits of a result depend on it
+            table[table[:, f.PAIRED] == f.MANY_IMAGES, f.PAIRED] = 0
         for step, (first, last) in zip(self.program.steps, self.rows, strict=True):
             for row in table[first:last]:
                 values = [step.inputs[0], step.inputs[-1], step.output]

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from minidnn.kernels import int8
+from minidnn.kernels import int8, strassen
 from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.simd import LANES
+from minidnn.kernels.strassen import pack_halves
 from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
 
@@ -46,6 +47,8 @@ STORED = {
 ROWS = 112
 # Numbers of a matrix beyond which it should serve more rows than one image has, and how many.
 LARGE, MANY = 1 << 16, 144
+# Rows and columns of a matrix from which on it is worth being multiplied by halves.
+PAIRED_FROM = 128
 # Pixels of a map up to which threads share a step by columns of the matrix.
 FEW_PIXELS = 49
 # A row of so many bytes would put every row of a product in the same place of the L1 cache.
@@ -144,6 +147,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
     # Whole vectors and one more: rows do not all want the same place of the cache.
     row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + LANES
     _cut(step, row)
+    row[f.PAIRED] = paired(step, k, n)
     bias = step.arrays.get("bias", np.zeros(groups * n)).reshape(groups, n)
     slope = step.arrays.get("slope", np.ones(groups * n)).reshape(groups, n)
     found = []
@@ -152,6 +156,8 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         own[f.COUNT] = step.shape[2] // groups
         own[f.FIRST], own[f.TO] = group * own[f.COUNT], step.to + group * n
         own[f.PANELS] = weights.put(pack(matrices[group]))
+        if row[f.PAIRED]:
+            own[f.HALVES] = weights.put(pack_halves(matrices[group]))
         own[f.BIAS] = weights.put(fill_up(bias[group]))
         own[f.SLOPE] = weights.put(fill_up(slope[group]))
         found.append(own)
@@ -165,6 +171,20 @@ def _cut(step: Step, row: Array) -> None:
     row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
     if images_at_a_time(step) > 1:  # a large matrix is read once for all of them
         row[f.LINES] = images_at_a_time(step) * step.out_shape[0]
+
+
+def paired(step: Step, k: int, n: int) -> int:
+    """Tell whether to multiply by halves: `fields.ALWAYS`, for MANY_IMAGES only, or never (0).
+
+    Pairs of rows must lie within what is cut. The sums of a large matrix are more to read than
+    few rows are worth.
+    """
+    height, width = step.out_shape[:2]
+    if step.is_pointwise or min(k, n) < PAIRED_FROM or not strassen.fits(k, n):
+        return 0
+    if height * width == 1 or (width % 2 and height * width > FEW_PIXELS):
+        return 0
+    return f.MANY_IMAGES if k * n > LARGE else f.ALWAYS
 
 
 def _codes(step: Step, row: Array, weights: Weights) -> None:
@@ -193,8 +213,8 @@ def lines_at_a_time(height: int, width: int, pool: int) -> int:
         return height * max(1, round(ROWS / (height * width)))
     if height % pool:
         return height
-    whole = [n for n in range(pool, height + 1, pool) if height % n == 0]
-    return max([n for n in whole if n * width <= ROWS], default=whole[0])
+    parts = math.ceil(height * width / ROWS)
+    return pool * math.ceil(height / (parts * pool))
 
 
 def scratch_of(row: Array) -> int:
@@ -209,7 +229,14 @@ def scratch_of(row: Array) -> int:
         return 0
     fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH]) + LANES
     pooled = rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0
-    return 4 * (fetched + pooled + LANES)
+    return 4 * (fetched + pooled + LANES + (paired_room(row, rows) if row[f.PAIRED] else 0))
+
+
+def paired_room(row: Array, rows: int) -> int:
+    """Return how many numbers a product by halves needs beside its rows and results."""
+    odd = int(row[f.OUT_WIDTH] % 2)
+    images = rows // int(row[f.OUT_HEIGHT] * row[f.OUT_WIDTH]) if odd else 0
+    return strassen.room_of((rows + images) // 2, int(row[f.LENGTH]), int(row[f.OUT_CHANNELS]))
 
 
 def images_at_a_time(step: Step) -> int:
