@@ -3,10 +3,10 @@
 `cache` keeps machine code on disk, `linking` puts compiled functions together, `ahead`
 compiles several at a time.
 
-Kernels use three decorators: `kernel` compiles a function that runs on the calling
-thread, `exact` one that rounds as it is written, and `parallel` one whose `prange` loops run on
-the project's threads. All keep the plain Python function as `.py_func`, to be stepped through in
-a debugger.
+Kernels use four decorators: `kernel` compiles a function that runs on the calling
+thread, `inner` one that only kernels call, `exact` one that rounds as it is written, and
+`parallel` one whose `prange` loops run on the project's threads. All keep the plain Python
+function as `.py_func`, to be stepped through in a debugger.
 
 Exactness: no result may depend on the number of threads. So a `prange` runs over
 *chunks*, whose number `chunks()` takes from the shape alone, and partial sums are
@@ -28,7 +28,7 @@ import numba
 from numba.np.ufunc.parallel import get_thread_id
 
 from .cache import keep, kept
-from .linking import ours
+from .linking import Draft, ours
 
 # Numba calls itself typed but leaves most of these names out.
 _numba: Any = numba
@@ -80,6 +80,31 @@ def _compile(function: Callable[..., Any], **flags: Any) -> Any:
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function for the calling thread; other kernels may call it."""
     return cast("Callable[P, R]", _compile(function))
+
+
+class Inner(Generic[P, R]):
+    """A compiled function that has no machine code of its own, so Python cannot call it."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.py_func = function
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+        self.dispatcher = _numba.njit(**FLAGS)(function)
+        compiler = self.dispatcher._compiler
+        compiler.compile = ours(compiler.compile, Draft)
+        self._numba_type_ = self.dispatcher._numba_type_  # what Numba takes it for
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise TypeError(f"{self.__name__}: only compiled functions can call it; see its .py_func")
+
+
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that nobody but other kernels calls.
+
+    It is optimised and turned into machine code where it is used, and nowhere else: a long chain
+    of calls would otherwise be compiled once more for each of its links.
+    """
+    return function if _numba.config.DISABLE_JIT else Inner(function)
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:

@@ -12,7 +12,9 @@ a library runs its own copies.
 the body, and the function itself. It optimises all three and turns all three into machine
 code, though only the last one runs. Here the first two stay drafts: they are linked into
 the third as they are, and optimised there. Measured on the 27 loops of a QuickNet training
-step: 58 s of compiling become 49 s.
+step: 58 s of compiling become 49 s. So do functions that only compiled functions call
+(`jit.inner`): in a chain of calls the lowest link would be optimised once for each of those
+above it. Measured on the loop of a compiled plan: 88 s become 40 s.
 """
 
 from __future__ import annotations
@@ -87,14 +89,20 @@ def _defined(module: Any, *linkages: str) -> list[Any]:
     return [function for function in functions if function.linkage.name in linkages]
 
 
-def ours(compile_function: Callable[P, R]) -> Callable[P, R]:
+class Draft(Library):
+    """The library of a function that only other compiled functions call: always a draft."""
+
+    _draft = True
+
+
+def ours(compile_function: Callable[P, R], library: type[Library] = Library) -> Callable[P, R]:
     """Let a function that compiles, and holds Numba's compiler lock, put together this way."""
 
     @functools.wraps(compile_function)
     def compile_ours(*args: P.args, **kwargs: P.kwargs) -> R:
         target: Any = _registry.cpu_target.target_context.codegen()
         previous = target._library_class
-        target._library_class = Library
+        target._library_class = library
         try:
             return compile_function(*args, **kwargs)
         finally:

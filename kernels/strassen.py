@@ -29,7 +29,7 @@ import numpy as np
 
 from .checks import Array
 from .halves_tile import KEPT, PRODUCTS, SUMS, halves_tile
-from .jit import kernel
+from .jit import inner
 from .panels import pack
 from .simd import LANES, add, load, store, subtract, zero
 from .tile import TILE_COLUMNS, TILE_ROWS
@@ -51,7 +51,7 @@ def pack_halves(b: Array) -> Array:
     return np.stack([pack(factor.astype(np.float32)) for factor in factors], axis=1)
 
 
-@kernel
+@inner
 def combine(a: int, apart: int, pitch: int, k: int, pairs: int, alone: bool, to: int) -> None:
     """Write S1 .. S4 of pairs of rows, one pair after the other.
 
@@ -75,7 +75,7 @@ def combine(a: int, apart: int, pitch: int, k: int, pairs: int, alone: bool, to:
             store(subtract(a12, s2), out + 3 * half + i)
 
 
-@kernel
+@inner
 def multiply_halves(
     a: int, pitch: int, k: int, blocks: Any, b: int, panels: Any, n: int, c: int, total: int,
     endings: Any, room: int,

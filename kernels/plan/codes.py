@@ -19,7 +19,7 @@ from ..int8_depthwise import convolve as filter_maps
 from ..int8_gemm import multiply
 from ..int8_global_avg_pool import average
 from ..int8_max_pool import pool as keep_largest_codes
-from ..jit import kernel
+from ..jit import inner
 from ..quantize import quantise
 from .fields import (
     BIAS,
@@ -69,7 +69,7 @@ from .fields import (
 from .steps import floats, largest_of_panels
 
 
-@kernel
+@inner
 def run_codes(
     step: Array, weights: Array, memory: Array, x_at: int, other_at: int, y_at: int, images: int,
     low: int, high: int, first: int, last: int, scratch: Array,
@@ -123,7 +123,7 @@ def run_codes(
 # --- products ---------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def multiply_codes(
     step: Array, weights: Array, x: Array, y: Array, low: int, high: int, panels: Any,
     scratch: Array,
@@ -170,7 +170,7 @@ def multiply_codes(
             )  # fmt: skip
 
 
-@kernel
+@inner
 def fetch(step: Array, weights: Array, x: Array, rows: Array, first: int, last: int) -> None:
     """Write the rows (lines * OW, PITCH) of a product: windows, or what a filter makes of x."""
     oh, ow = step[OUT_HEIGHT], step[OUT_WIDTH]
@@ -188,7 +188,7 @@ def fetch(step: Array, weights: Array, x: Array, rows: Array, first: int, last: 
 # --- windows per channel ------------------------------------------------------------------
 
 
-@kernel
+@inner
 def filter_lines(
     step: Array, weights: Array, x: Array, rows: Array, endings: Any, zero: int, first: int,
     last: int,
@@ -216,7 +216,7 @@ def filter_lines(
         line += count
 
 
-@kernel
+@inner
 def filter_codes(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
     """x (N, H, W, C) -> lines low .. high - 1 of a depthwise convolution, y flat."""
     endings = step[BIAS], step[FACTOR], step[SLOPE]
@@ -225,7 +225,7 @@ def filter_codes(step: Array, weights: Array, x: Array, y: Array, low: int, high
     filter_lines(step, weights, x, rows, endings, step[ZERO_OUT], low, high)
 
 
-@kernel
+@inner
 def average_codes(
     step: Array, weights: Array, x: Array, codes: Array, real: Array, low: int, high: int,
     scratch: Array,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..atomic import take
 from ..checks import Array
-from ..jit import kernel, parallel, prange, thread_id
+from ..jit import inner, parallel, prange, thread_id
 from ..simd import address
 from ..tile import TILE_COLUMNS
 from .codes import run_codes
@@ -59,7 +59,7 @@ WHOLE = -1  # a region of turns through all steps
 FEW = 4  # windows of lines per thread
 
 
-@kernel
+@inner
 def run_step(
     step: Array, weights: Array, memory: Array, x_at: int, other_at: int, y_at: int, images: int,
     low: int, high: int, first: int, last: int, scratch: Array,
@@ -97,14 +97,14 @@ def run_step(
         pool_average(step, weights, x, y, low, high)
 
 
-@kernel
+@inner
 def panels_of(step: Array) -> int:
     """Return how many panels a step's matrix has, or half of it where rows are paired."""
     panels = (step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS
     return int(panels // 2 if step[PAIRED] else panels)
 
 
-@kernel
+@inner
 def place(at: int, local: int, own: int, low: int, image: int) -> int:
     """Return where a group of images begins: in the thread's own memory, or among all images.
 
@@ -113,7 +113,7 @@ def place(at: int, local: int, own: int, low: int, image: int) -> int:
     return own + at if local else at + low * image
 
 
-@kernel
+@inner
 def run_turn(
     table: Array, weights: Array, memory: Array, segments: Array, turn: int, turns: int,
     images: int, own: int, scratch: Array,
@@ -137,7 +137,7 @@ def run_turn(
                 )  # fmt: skip
 
 
-@kernel
+@inner
 def cut_by_panel(step: Array, windows: int, turns: int) -> bool:
     """Tell whether threads take panels of the matrix each, not lines of the map.
 
@@ -149,7 +149,7 @@ def cut_by_panel(step: Array, windows: int, turns: int) -> bool:
     return bool(product and windows < FEW * turns and windows % turns)
 
 
-@kernel
+@inner
 def run_part(
     step: Array, weights: Array, memory: Array, turn: int, turns: int, images: int, scratch: Array
 ) -> None:
@@ -169,7 +169,7 @@ def run_part(
     )  # fmt: skip
 
 
-@kernel
+@inner
 def run_turns(
     table: Array, weights: Array, memory: Array, region: Array, segments: Array, images: int,
     own: int, counter: int, scratch: Array,

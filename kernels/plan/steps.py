@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import Array
 from ..depthwise.sliding import ROOM, forward_band
-from ..jit import kernel
+from ..jit import inner
 from ..panel_tile import panel_tile
 from ..simd import LANES, address, load, store, zero
 from ..strassen import multiply_halves
@@ -51,13 +51,13 @@ from .fields import (
 )  # fmt: skip
 
 
-@kernel
+@inner
 def floats(memory: Array, at: int, count: int) -> Array:
     """Return so many float32 from byte `at` on: the same memory."""
     return memory[at : at + 4 * count].view(np.float32)
 
 
-@kernel
+@inner
 def activated(value: float, slope: float) -> float:
     """PReLU of one number."""
     return value if value > 0 else value * slope
@@ -66,7 +66,7 @@ def activated(value: float, slope: float) -> float:
 # --- products ---------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def convolve(
     step: Array, weights: Array, x: Array, y: Array, low: int, high: int, panels: Any,
     scratch: Array,
@@ -106,7 +106,7 @@ def convolve(
             largest_of_panels(step, scratch[after_rows:], y, first, last, panels)
 
 
-@kernel
+@inner
 def multiply(
     step: Array, weights: Array, a_at: int, apart: int, c_at: int, m: int, panels: Any
 ) -> None:
@@ -127,7 +127,7 @@ def multiply(
             )  # fmt: skip
 
 
-@kernel
+@inner
 def multiply_paired(
     step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any, room: int
 ) -> None:
@@ -160,21 +160,21 @@ def multiply_paired(
             )  # fmt: skip
 
 
-@kernel
+@inner
 def copy_vectors(source: int, target: int, count: int) -> None:
     """Copy numbers from address to address in whole vectors, so perhaps a few more."""
     for i in range(0, 4 * count, 4 * LANES):
         store(load(source + i), target + i)
 
 
-@kernel
+@inner
 def zero_vectors(target: int, count: int) -> None:
     """Write zeros in whole vectors, so perhaps a few more."""
     for i in range(0, 4 * count, 4 * LANES):
         store(zero(), target + i)
 
 
-@kernel
+@inner
 def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
     """Copy the windows of lines first .. last - 1 side by side, to address `to`.
 
@@ -209,7 +209,7 @@ def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
         to += step[OUT_WIDTH] * pitch
 
 
-@kernel
+@inner
 def largest_of_panels(step: Array, c: Array, y: Array, first: int, last: int, panels: Any) -> None:
     """Pool the columns of some panels, or of panels of both halves."""
     n = step[OUT_CHANNELS]
@@ -219,7 +219,7 @@ def largest_of_panels(step: Array, c: Array, y: Array, first: int, last: int, pa
         keep_largest(step, c, y, first, last, start + left, start + right)
 
 
-@kernel
+@inner
 def keep_largest(
     step: Array, c: Array, y: Array, first: int, last: int, left: int, right: int
 ) -> None:
@@ -250,20 +250,20 @@ def keep_largest(
                     take_larger(c[source + left : source + right], out)
 
 
-@kernel
+@inner
 def larger(x: float, y: float) -> float:
     """Return the larger number; NaN where either is."""
     return y if y > x or y != y else x
 
 
-@kernel
+@inner
 def largest_of_four(a: Array, b: Array, c: Array, d: Array, out: Array) -> None:
     """Keep the largest of four rows of numbers, in one pass."""
     for i in range(out.size):
         out[i] = larger(larger(a[i], b[i]), larger(c[i], d[i]))
 
 
-@kernel
+@inner
 def take_larger(seen: Array, out: Array) -> None:
     """Keep the larger of two rows of numbers; NaN where either is."""
     for i in range(out.size):
@@ -273,7 +273,7 @@ def take_larger(seen: Array, out: Array) -> None:
 # --- windows per channel ------------------------------------------------------------------
 
 
-@kernel
+@inner
 def filter_channels(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
     """x (N, H, W, C) -> lines low .. high - 1 of any depthwise convolution, y (N, OH, OW, C)."""
     kh, kw, channels = step[KERNEL_Y], step[KERNEL_X], step[CHANNELS]
@@ -296,7 +296,7 @@ def filter_channels(step: Array, weights: Array, x: Array, y: Array, low: int, h
                 out[c] = activated(out[c], slope[c])
 
 
-@kernel
+@inner
 def pool_largest(step: Array, x: Array, y: Array, low: int, high: int) -> None:
     """x (N, H, W, C) -> lines low .. high - 1 of the largest of each window, y (N, OH, OW, C)."""
     for line in range(low, high):
@@ -311,7 +311,7 @@ def pool_largest(step: Array, x: Array, y: Array, low: int, high: int) -> None:
                     take_larger(x[n, iy, ix], out)
 
 
-@kernel
+@inner
 def pool_average(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
     """x (N, H, W, C) -> lines low .. high - 1 of windows' sums times shares, y (N, OH, OW, C).
 
@@ -338,7 +338,7 @@ def pool_average(step: Array, weights: Array, x: Array, y: Array, low: int, high
 # --- number by number -----------------------------------------------------------------------
 
 
-@kernel
+@inner
 def scale(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) -> None:
     """Numbers low .. high - 1 of prelu(x * scale + shift); low is a multiple of PERIOD."""
     period = step[PERIOD]
@@ -350,7 +350,7 @@ def scale(step: Array, weights: Array, x: Array, y: Array, low: int, high: int) 
             out[i] = activated(seen[i] * factors[i] + shifts[i], slopes[i])
 
 
-@kernel
+@inner
 def add(step: Array, weights: Array, x: Array, other: Array, y: Array, low: int, high: int) -> None:
     """Numbers low .. high - 1 of prelu(x + other); low is a multiple of PERIOD."""
     period = step[PERIOD]
@@ -362,7 +362,7 @@ def add(step: Array, weights: Array, x: Array, other: Array, y: Array, low: int,
             out[i] = activated(seen[i] + more[i], slopes[i])
 
 
-@kernel
+@inner
 def copy(step: Array, x: Array, y: Array, low: int, high: int) -> None:
     """Lines low .. high - 1 of y (N, OH, OW, TOTAL): x at (TOP, LEFT), zeros around, some channels.
 
