@@ -11,7 +11,8 @@ Each side is a process of its own with the same number of threads. Before anythi
 must compute the same losses or logits; a quantised network is another one, whose logits must be
 near, and the table says how near. Then they take turns (see `bench.duel`). A ratio is images per
 second, minidnn / the other, of the same precision: its median over rounds, and the interval that
-median lies in.
+median lies in. A machine may be a sixth slower for some seconds, for all alike; rounds of
+inference are short and many, so that such a time hits whole rounds.
 
 Memory is the most a side's process ever had resident, with a data set of CIFAR-10's size loaded
 in each. The time to the first step counts from the start of the process, once with an empty
@@ -71,6 +72,7 @@ STEPS = 3  # of which the losses must be the same
 PACKAGES: tuple[str, ...] = ("numpy", "numba", "torch")
 ENGINE_PACKAGES = ("openvino", "nncf", "onnxruntime", "onnx")
 WEIGHTS = "weights.safetensors"
+TURNS = {"train": (5, 1.0), "infer": (15, 0.3)}  # rounds, and seconds of a turn
 
 
 def say(text: str) -> None:
@@ -245,10 +247,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
     parser.add_argument("what", choices=["train", "infer"])
     parser.add_argument("--network", choices=sorted(ASKED), default="quicknet")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5, help="at least 5")
+    parser.add_argument("--rounds", type=int, help="at least 5; default: 5 for train, 15 for infer")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument(
-        "--turn", type=float, default=1.0, help="seconds that a side steps in its turn, at least"
+        "--turn",
+        type=float,
+        help="seconds that a side steps in its turn, at least; default: 1 for train, 0.3 for infer",
     )
     parser.add_argument(
         "--calls", type=int, default=200, help="timed one by one in a turn, with and without gaps"
@@ -259,7 +263,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     args = parser.parse_args(arguments)
-    if args.rounds < 5:
+    rounds, turn = TURNS[args.what]
+    rounds = rounds if args.rounds is None else args.rounds
+    if rounds < 5:
         parser.error("--rounds: a median with its spread needs at least 5")
     count(parser, args, "batch", "threads", "calls")
     modes = args.modes or (TRAINING_MODES if args.what == "train" else INFERENCE_MODES)
@@ -270,11 +276,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
         args.what,
         args.network,
         args.batch,
-        args.rounds,
+        rounds,
         args.threads,
         tuple(dict.fromkeys(modes)),
         not args.no_cold,
-        args.turn,
+        turn if args.turn is None else args.turn,
         args.calls,
     )
     return settings, args.json
