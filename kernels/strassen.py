@@ -30,7 +30,6 @@ import numpy as np
 from .checks import Array
 from .halves_tile import KEPT, PRODUCTS, SUMS, halves_tile
 from .jit import inner
-from .panels import pack
 from .simd import LANES, add, load, store, subtract, zero
 from .tile import TILE_COLUMNS, TILE_ROWS
 
@@ -43,12 +42,13 @@ def fits(k: int, n: int) -> bool:
 def pack_halves(b: Array) -> Array:
     """Lay out a matrix (K, N) and its sums: (panels of N / 2, PRODUCTS, K / 2, TILE_COLUMNS)."""
     k, n = b.shape[0] // 2, b.shape[1] // 2
-    b = b.astype(np.float64)
     b11, b12, b21, b22 = b[:k, :n], b[:k, n:], b[k:, :n], b[k:, n:]
-    t1, t3 = b12 - b11, b22 - b12
-    t2 = b22 - t1
-    factors = b11, b21, t2, t3, b21 - t2, t1, b22
-    return np.stack([pack(factor.astype(np.float32)) for factor in factors], axis=1)
+    t1 = np.subtract(b12, b11, dtype=np.float64)
+    t2, t3 = b22 - t1, b22 - b12
+    packed = np.empty((n // TILE_COLUMNS, PRODUCTS, k, TILE_COLUMNS), np.float32)
+    for i, factor in enumerate((b11, b21, t2, t3, b21 - t2, t1, b22)):
+        packed[:, i] = factor.reshape(k, -1, TILE_COLUMNS).transpose(1, 0, 2)
+    return packed
 
 
 @inner

@@ -60,15 +60,15 @@ class Weights:
     """Arrays one after the other, each from a whole cache line on."""
 
     def __init__(self) -> None:
-        self.parts: list[bytes] = []
+        self.parts: list[tuple[int, Array]] = []
         self.size = 0
 
     def put(self, array: Array, dtype: type = np.float32) -> int:
         """Add an array; return the byte it begins at."""
-        data = np.ascontiguousarray(array, dtype).tobytes()
-        at, end = self.size, -len(data) % ALIGNMENT
-        self.parts += [data, bytes(end)]
-        self.size += len(data) + end
+        data: Array = np.ascontiguousarray(array, dtype)
+        at = self.size
+        self.parts.append((at, data))
+        self.size += -(-data.nbytes // ALIGNMENT) * ALIGNMENT
         return at
 
     def memory(self) -> Array:
@@ -76,7 +76,12 @@ class Weights:
         raw = np.empty(self.size + 2 * ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         memory = raw[start : start + self.size + ALIGNMENT]
-        memory[:] = np.frombuffer(b"".join([*self.parts, bytes(ALIGNMENT)]), np.uint8)
+        end = 0
+        for at, data in self.parts:
+            memory[end:at] = 0
+            end = at + data.nbytes
+            memory[at:end] = data.reshape(-1).view(np.uint8)
+        memory[end:] = 0
         return memory
 
 
