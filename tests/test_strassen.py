@@ -160,3 +160,15 @@ def test_bits_of_an_image_depend_on_whether_images_are_many_and_on_nothing_else(
     assert np.array_equal(plan(x[MANY:]), many[MANY:])
     assert np.array_equal(np.concatenate([plan(one[None]) for one in x[: MANY - 1]]), few)
     assert np.abs(few - many[: MANY - 1]).max() < 1e-5 * np.abs(many).max()
+
+
+def test_halves_of_large_matrices_are_made_for_many_images_alone() -> None:
+    _, plan = _plan(3, 3, False, SIZES[1])
+    x = np.zeros((MANY, 3, 3, SIZES[1][0]), np.float32)
+    before, sizes = plan.weights.size, []
+    for images in (x[:-1], x):
+        plan(images)
+        sizes.append(0 if plan._late is None else plan._late[0].size)
+    assert sizes[0] == 0
+    assert sizes[1] > 1.5 * before
+    assert plan.weights.size == before

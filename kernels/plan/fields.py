@@ -48,7 +48,7 @@ TAPS_BIAS, TAPS_FACTOR, TAPS_SLOPE = 43, 44, 45  # places of what FILTERED's tap
 BORDER = 46  # place of a pixel of ZERO_IN
 WORK = 47  # numbers or products of an image: too few are not worth a second thread
 PAIRED = 48  # whether CONVOLVE pairs rows and multiplies by halves (`kernels.strassen`)
-HALVES = 49  # place of the matrix as that wants it
+HALVES = 49  # place of the matrix as that wants it, perhaps in memory of its own
 FIELDS = 50
 
 # When rows are paired.

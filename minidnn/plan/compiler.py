@@ -21,7 +21,7 @@ from minidnn.plan.folding import fold
 from minidnn.plan.lowering import lower
 from minidnn.plan.memory import ALIGNMENT, Life, arrange
 from minidnn.plan.program import Program, Step
-from minidnn.plan.table import Weights, images_at_a_time, rows_of, scratch_of
+from minidnn.plan.table import Weights, halves_for_many, images_at_a_time, rows_of, scratch_of
 from minidnn.tensor import Array, Tensor
 
 # Images per thread from which on each thread takes its own through the whole network.
@@ -85,7 +85,7 @@ class Plan:
     rows : list of (int, int)
         Which rows of the table are each step's; none for an op's own function.
     weights : ndarray of uint8
-        All weights, as the loops read them.
+        All weights, as the loops read them; halves of large matrices are made when needed.
     scratch : int
         float32 of memory that every thread needs beside the values.
     """
@@ -104,6 +104,7 @@ class Plan:
         self.weights = weights.memory()
         most = max([scratch_of(row) // 4 + 1 for row in rows], default=0)
         self.scratch = -(-most // CACHE_LINE) * CACHE_LINE + CACHE_LINE
+        self._late: tuple[Array, Array] | None = None
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._lock = threading.Lock()
 
@@ -254,6 +255,16 @@ class Plan:
             start + max_threads() * local_size + ALIGNMENT,
         )
 
+    def _late_places(self) -> Array:
+        """Return where halves of large matrices lie, from `weights` on, and make them once.
+
+        Whoever serves single images never needs them, and loads a plan in half of the memory.
+        """
+        if self._late is None:
+            memory, places = halves_for_many(self.program.steps, self.rows, self._table)
+            self._late = memory, places + memory.ctypes.data - self.weights.ctypes.data
+        return self._late[1]
+
     def _segments(self) -> list[tuple[int, int, int]]:
         """Return runs of steps, first and last + 1, and how many images go through at a time."""
         found: list[tuple[int, int, int]] = []
@@ -303,8 +314,11 @@ class Plan:
 
     def _placed(self, places: dict[int, int], own: dict[int, int], n: int) -> Array:
         table = self._table.copy()
+        late = table[:, f.PAIRED] == f.MANY_IMAGES
         if n < MANY:  # from n alone, for the bits of a result depend on it
-            table[table[:, f.PAIRED] == f.MANY_IMAGES, f.PAIRED] = 0
+            table[late, f.PAIRED] = 0
+        elif late.any():
+            table[late, f.HALVES] = self._late_places()[late]
         for step, (first, last) in zip(self.program.steps, self.rows, strict=True):
             for row in table[first:last]:
                 values = [step.inputs[0], step.inputs[-1], step.output]

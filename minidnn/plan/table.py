@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -138,8 +139,7 @@ def repeated(step: Step, name: str, without: float, width: int) -> Array:
 
 
 def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
-    matrices = step.arrays["matrix"]
-    matrices = matrices if matrices.ndim == 3 else matrices[None]
+    matrices = matrices_of(step)
     groups, k, n = matrices.shape
     row[f.LENGTH], row[f.OUT_CHANNELS] = k, n
     if "taps" in step.arrays:
@@ -161,7 +161,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         own[f.COUNT] = step.shape[2] // groups
         own[f.FIRST], own[f.TO] = group * own[f.COUNT], step.to + group * n
         own[f.PANELS] = weights.put(pack(matrices[group]))
-        if row[f.PAIRED]:
+        if row[f.PAIRED] == f.ALWAYS:
             own[f.HALVES] = weights.put(pack_halves(matrices[group]))
         own[f.BIAS] = weights.put(fill_up(bias[group]))
         own[f.SLOPE] = weights.put(fill_up(slope[group]))
@@ -176,6 +176,31 @@ def _cut(step: Step, row: Array) -> None:
     row[f.LINES] = lines_at_a_time(step.out_shape[0], step.out_shape[1], step.pool)
     if images_at_a_time(step) > 1:  # a large matrix is read once for all of them
         row[f.LINES] = images_at_a_time(step) * step.out_shape[0]
+
+
+def matrices_of(step: Step) -> Array:
+    """Return a product's matrices, (groups, K, N)."""
+    matrices = step.arrays["matrix"]
+    return matrices if matrices.ndim == 3 else matrices[None]
+
+
+def halves_for_many(
+    steps: Sequence[Step], rows: Sequence[tuple[int, int]], table: Array
+) -> tuple[Array, Array]:
+    """Lay out what calls with many images read besides.
+
+    Returns
+    -------
+    memory : ndarray of uint8
+    places : ndarray of int64
+        In it, for each row of the table; 0 for those that have none.
+    """
+    weights, places = Weights(), np.zeros(len(table), np.int64)
+    for step, (first, last) in zip(steps, rows, strict=True):
+        for row in range(first, last):
+            if table[row, f.PAIRED] == f.MANY_IMAGES:
+                places[row] = weights.put(pack_halves(matrices_of(step)[row - first]))
+    return weights.memory(), places
 
 
 def paired(step: Step, k: int, n: int) -> int:
