@@ -37,7 +37,7 @@ class Places(NamedTuple):
     a, a_row, lower : int
         First upper row of A, from one upper row to the next, and from an upper to its lower row.
     sums : int
-        S1 .. S4 of the first pair; pairs are `sums_row` apart, sums half a row.
+        S1 .. S4 of the first pair, K / 2 numbers each; pairs are `strassen.numbers_of_pair` apart.
     b, k : int
         Panels of the seven factors, one after the other, and their height K / 2.
     kept : int

@@ -2,7 +2,7 @@
 
 Numba vectorises a loop over channels by itself, but it does not keep several sums in
 registers at once. What is here does: intrinsics, functions whose machine code we write out
-in LLVM's language through llvmlite (imported here, in `tile` and in `int8` alone).
+in LLVM's language through llvmlite.
 
 `load`, `store`, `zero`, `splat`, `add`, `subtract`, `multiply`, `multiply_add`, `maximum`,
 `total`, `highest` and the selects `where_...` work on vectors of `LANES` float32 values, which

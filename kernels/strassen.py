@@ -42,9 +42,10 @@ def fits(k: int, n: int) -> bool:
 def pack_halves(b: Array) -> Array:
     """Lay out a matrix (K, N) and its sums: (panels of N / 2, PRODUCTS, K / 2, TILE_COLUMNS)."""
     k, n = b.shape[0] // 2, b.shape[1] // 2
+    b = b.astype(np.float32)  # as a file holds it: its sums must be the same
     b11, b12, b21, b22 = b[:k, :n], b[:k, n:], b[k:, :n], b[k:, n:]
-    t1 = np.subtract(b12, b11, dtype=np.float64)
-    t2, t3 = b22 - t1, b22 - b12
+    t1, t3 = (np.subtract(x, y, dtype=np.float64) for x, y in ((b12, b11), (b22, b12)))
+    t2 = b22 - t1
     packed = np.empty((n // TILE_COLUMNS, PRODUCTS, k, TILE_COLUMNS), np.float32)
     for i, factor in enumerate((b11, b21, t2, t3, b21 - t2, t1, b22)):
         packed[:, i] = factor.reshape(k, -1, TILE_COLUMNS).transpose(1, 0, 2)
@@ -52,13 +53,22 @@ def pack_halves(b: Array) -> Array:
 
 
 @inner
-def combine(a: int, apart: int, pitch: int, k: int, pairs: int, alone: bool, to: int) -> None:
+def numbers_of_pair(k: int) -> int:
+    """Return numbers from one pair's S1 to the next one's.
+
+    With a vector to spare: otherwise all pairs would want the same places of the L1 cache.
+    """
+    return SUMS * k // 2 + LANES
+
+
+@inner
+def combine(a: int, apart: int, lower: int, k: int, pairs: int, alone: bool, to: int) -> None:
     """Write S1 .. S4 of pairs of rows, one pair after the other.
 
-    Upper rows are `apart` bytes from each other, the lower ones `pitch` bytes behind them; alone:
+    Upper rows are `apart` bytes from each other, the lower ones `lower` bytes behind them; alone:
     whether the last one has none.
     """
-    half, between = 2 * k, 4 * (SUMS * k // 2 + LANES)
+    half, between = 2 * k, 4 * numbers_of_pair(k)
     for pair in range(pairs):
         top, out = a + pair * apart, to + pair * between
         single = alone and pair + 1 == pairs
@@ -66,7 +76,7 @@ def combine(a: int, apart: int, pitch: int, k: int, pairs: int, alone: bool, to:
             a11, a12 = load(top + i), load(top + half + i)
             a21, a22 = zero(), zero()
             if not single:
-                a21, a22 = load(top + pitch + i), load(top + pitch + half + i)
+                a21, a22 = load(top + lower + i), load(top + lower + half + i)
             s1 = add(a21, a22)
             s2 = subtract(s1, a11)
             store(s1, out + i)
@@ -101,7 +111,7 @@ def multiply_halves(
         Address of `room_of` numbers.
     """
     count, block_step, pairs, pair_step, single = blocks
-    between = 4 * (SUMS * k // 2 + LANES)
+    between = 4 * numbers_of_pair(k)
     kept, nowhere = room, room + 4 * KEPT
     sums = nowhere + 4 * n
     for block in range(count):

@@ -245,7 +245,7 @@ def test_a_users_own_op_runs_through_its_own_function_and_warns_once() -> None:
     assert np.array_equal(plan(x), x / 4)
 
 
-def test_bits_depend_neither_on_threads_nor_on_the_batch() -> None:
+def test_bits_of_small_matrices_depend_neither_on_threads_nor_on_the_batch() -> None:
     model = _settled(build("quicknet", rng=np.random.default_rng(0), **SMALL["quicknet"]))
     plan, x, before = nn.compile(model, (1, 32, 32, 3)), _images(18, (32, 32, 3)), num_threads()
     want = plan(x)

@@ -40,6 +40,19 @@ def test_a_plan_read_from_its_file_gives_the_same_bits(tmp_path: Path) -> None:
             assert np.array_equal(got, want)
 
 
+def test_sums_of_a_folded_matrix_are_those_of_the_file(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "plan.minidnn"
+    layers = nn.SeparableConv2d(128, 192, 3, rng=rng), nn.BatchNorm2d(192)
+    model = nn.Sequential(*layers).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.data[...] = rng.uniform(0.5, 2, buffer.data.shape)
+    plan = nn.compile(model, (1, 4, 4, 128))
+    file.save(path, plan, {})
+    x = rng.standard_normal((3, 4, 4, 128)).astype(np.float32)
+    assert np.array_equal(file.load(path).plan(x), plan(x))
+
+
 def test_a_file_replaces_the_one_before_and_leaves_nothing_else(saved: Path) -> None:
     file.save(saved, _plan(), {"about": "another"})
     assert file.load(saved).info == {"about": "another"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from minidnn.kernels.jit import kernel
 from minidnn.kernels.simd import LANES
 from minidnn.kernels.tile import TILE_COLUMNS, TILE_ROWS
 from minidnn.plan import table
-from minidnn.plan.compiler import MANY, Plan
+from minidnn.plan.compiler import MANY_IMAGES as MANY
+from minidnn.plan.compiler import Plan
 from minidnn.threads import max_threads, num_threads, set_num_threads
 
 K, N = 4 * LANES, 4 * TILE_COLUMNS
@@ -96,8 +98,8 @@ def test_the_check_notices_a_wrong_sum() -> None:
 # --- in plans --------------------------------------------------------------------------
 
 # Height, width, pooled; a matrix that is paired for any number of images, and one for many.
-MAPS = [(6, 4, False), (6, 4, True), (4, 5, False), (7, 7, True), (3, 3, False), (3, 2, False),
-        (2, 3, True), (1, 7, False)]  # fmt: skip
+MAPS = [(6, 4, False), (6, 4, True), (4, 5, False), (7, 7, True), (3, 3, False), (3, 3, True),
+        (3, 2, False), (2, 3, True), (1, 7, False), (14, 14, True), (10, 12, False)]  # fmt: skip
 SIZES = [(128, 192), (256, 384)]
 
 
@@ -136,6 +138,34 @@ def test_a_plan_by_halves_computes_what_the_model_computes(
         assert np.abs(found - want).max() < 1e-5 * np.abs(want).max()
         set_num_threads(1)
         assert np.array_equal(plan(x), found)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("width", [4, 7])
+def test_full_convolutions_and_their_groups_are_multiplied_by_halves(
+    groups: int, width: int
+) -> None:
+    channels = 32 * groups, 192 * groups
+    rng = np.random.default_rng(groups)
+    model = nn.Conv2d(*channels, 3, padding=1, groups=groups, bias=True, rng=rng).eval()
+    plan = nn.compile(model, (1, 7, width, channels[0]))
+    assert table.paired(plan.program.steps[0], 9 * 32, 192)
+    for n in (1, MANY + 2):
+        x = rng.standard_normal((n, 7, width, channels[0])).astype(np.float32)
+        with nn.no_grad():
+            want = model(nn.Tensor(x)).data
+        assert np.abs(plan(x) - want).max() < 1e-5 * np.abs(want).max()
+
+
+def test_python_threads_may_begin_with_many_images_at_once() -> None:
+    model, plan = _plan(3, 3, False, SIZES[1])
+    x = np.random.default_rng(0).standard_normal((MANY, 3, 3, SIZES[1][0])).astype(np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(plan, [x] * 8))
+    with nn.no_grad():
+        want = model(nn.Tensor(x)).data
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert np.abs(found[0] - want).max() < 1e-5 * np.abs(want).max()
 
 
 @pytest.mark.parametrize("sizes", SIZES)

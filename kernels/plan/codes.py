@@ -161,7 +161,7 @@ def multiply_codes(
             multiply(
                 a, matrix, bias, factors, slopes, c, step[ZERO_OUT], 0, rows, panels[0], panels[1]
             )
-            largest_of_panels(step, room[after_rows:], y, first, last, panels)
+            largest_of_panels(step, room[after_rows:], y, first, last, panels, PANEL)
         else:
             out = y[first * width * n : last * width * n].reshape((rows, n))
             multiply(

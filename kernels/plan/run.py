@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ..atomic import take
 from ..checks import Array
+from ..int8.packing import PANEL
 from ..jit import inner, parallel, prange, thread_id
 from ..simd import address
 from ..tile import TILE_COLUMNS
@@ -100,7 +101,8 @@ def run_step(
 @inner
 def panels_of(step: Array) -> int:
     """Return how many panels a step's matrix has, or half of it where rows are paired."""
-    panels = (step[OUT_CHANNELS] + TILE_COLUMNS - 1) // TILE_COLUMNS
+    columns = PANEL if step[KIND] == INT8_CONVOLVE else TILE_COLUMNS
+    panels = (step[OUT_CHANNELS] + columns - 1) // columns
     return int(panels // 2 if step[PAIRED] else panels)
 
 

@@ -73,8 +73,9 @@ def convolve(
 ) -> None:  # fmt: skip
     """x (N, H, W, C) -> lines low .. high - 1 of prelu(rows of x @ matrix + bias), y flat.
 
-    panels = (first, last + 1) of the matrix. With POOL, lines are those before pooling, and
-    begin and end with whole windows. scratch holds LINES lines of rows, and of results if pooled.
+    panels = (first, last + 1) of the matrix, or of half of it if PAIRED. With POOL, lines are those
+    before pooling, and begin and end with whole windows. scratch holds LINES lines of rows, then
+    of results if pooled, then what `multiply_halves` needs if PAIRED.
     """
     width, total, pool = step[OUT_WIDTH], step[TOTAL], step[POOL]
     pitch, lines = step[PITCH], step[LINES]
@@ -103,7 +104,7 @@ def convolve(
         else:
             multiply(step, weights, a_at, 1, c_at, (last - first) * width, panels)
         if pool > 1:
-            largest_of_panels(step, scratch[after_rows:], y, first, last, panels)
+            largest_of_panels(step, scratch[after_rows:], y, first, last, panels, TILE_COLUMNS)
 
 
 @inner
@@ -210,12 +211,14 @@ def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
 
 
 @inner
-def largest_of_panels(step: Array, c: Array, y: Array, first: int, last: int, panels: Any) -> None:
-    """Pool the columns of some panels, or of panels of both halves."""
+def largest_of_panels(
+    step: Array, c: Array, y: Array, first: int, last: int, panels: Any, columns: int
+) -> None:
+    """Pool some panels of so many columns, or panels of both halves."""
     n = step[OUT_CHANNELS]
     half = n // 2 if step[PAIRED] else n
     for start in range(0, n, half):
-        left, right = panels[0] * TILE_COLUMNS, min(panels[1] * TILE_COLUMNS, half)
+        left, right = panels[0] * columns, min(panels[1] * columns, half)
         keep_largest(step, c, y, first, last, start + left, start + right)
 
 

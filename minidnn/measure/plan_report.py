@@ -205,9 +205,9 @@ def texts(found: Explained) -> list[str]:
     """Return what stands below the table."""
     return [
         "expected: what this machine's peaks allow, two operations per MAC (on bytes "
-        f"{PER_MULTIPLY_ADD} times as many), or\nthe bytes of weights, inputs and outputs. Steps "
-        "are timed one by one, with all threads on each; with many\nimages each thread takes its "
-        "own through all of them.",
+        f"{PER_MULTIPLY_ADD} times as many), or\nthe bytes of weights, inputs and outputs; "
+        "products by halves save an eighth of it. Steps are\ntimed one by one, with all threads on "
+        "each; with many images each thread takes its own through all\nof them.",
         f"{1e3 * found.seconds:.4g} ms a call, {found.batch / found.seconds:,.4g} images/s; values "
         f"share {found.memory_bytes / 1e6:.3g} MB of memory, and would take "
         f"{found.values_bytes / 1e6:.3g} MB apart",

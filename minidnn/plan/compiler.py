@@ -26,7 +26,7 @@ from minidnn.tensor import Array, Tensor
 
 # Images per thread from which on each thread takes its own through the whole network.
 OWN = 4
-MANY = 16  # images, from which on a large matrix is multiplied by halves
+MANY_IMAGES = 16  # from which on a large matrix is multiplied by halves
 SMALL = 1 << 14  # numbers or products that one thread is done with before a second would begin
 KEPT = 8  # layouts, of the numbers of images that came last
 
@@ -74,7 +74,7 @@ class Layout:
 class Plan:
     """A compiled model: ``plan(images) -> outputs``. Made by `minidnn.compile`.
 
-    It never changes. Several threads of Python may call it at the same time.
+    What it computes never changes. Several threads of Python may call it at the same time.
 
     Attributes
     ----------
@@ -219,7 +219,8 @@ class Plan:
 
     def shared_layout(self, n: int) -> Layout:
         """Return the layout in which all threads share each step, however many images."""
-        return self._new_layout(n, num_threads(), [])
+        with self._lock:
+            return self._new_layout(n, num_threads(), [])
 
     def shared_regions(self, first: int, last: int, n: int, threads: int) -> Array:
         """Return rows of the table as regions of `run` that all threads share, but the smallest."""
@@ -315,7 +316,7 @@ class Plan:
     def _placed(self, places: dict[int, int], own: dict[int, int], n: int) -> Array:
         table = self._table.copy()
         late = table[:, f.PAIRED] == f.MANY_IMAGES
-        if n < MANY:  # from n alone, for the bits of a result depend on it
+        if n < MANY_IMAGES:  # from n alone, for the bits of a result depend on it
             table[late, f.PAIRED] = 0
         elif late.any():
             table[late, f.HALVES] = self._late_places()[late]

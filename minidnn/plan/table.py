@@ -12,7 +12,6 @@ from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.simd import LANES
-from minidnn.kernels.strassen import pack_halves
 from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
 
@@ -47,10 +46,11 @@ STORED = {
 # enough to stay in the second-level cache.
 ROWS = 112
 # Numbers of a matrix beyond which it should serve more rows than one image has, and how many.
-LARGE, MANY = 1 << 16, 144
+LARGE, MANY_ROWS = 1 << 16, 144
 # Rows and columns of a matrix from which on it is worth being multiplied by halves.
 PAIRED_FROM = 128
-# Pixels of a map up to which threads share a step by columns of the matrix.
+# Pixels of a map up to which threads share a step by columns of the matrix; not more than ROWS,
+# for such images are never cut.
 FEW_PIXELS = 49
 # A row of so many bytes would put every row of a product in the same place of the L1 cache.
 ALIASED = 2048
@@ -162,7 +162,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         own[f.FIRST], own[f.TO] = group * own[f.COUNT], step.to + group * n
         own[f.PANELS] = weights.put(pack(matrices[group]))
         if row[f.PAIRED] == f.ALWAYS:
-            own[f.HALVES] = weights.put(pack_halves(matrices[group]))
+            own[f.HALVES] = weights.put(strassen.pack_halves(matrices[group]))
         own[f.BIAS] = weights.put(fill_up(bias[group]))
         own[f.SLOPE] = weights.put(fill_up(slope[group]))
         found.append(own)
@@ -199,15 +199,17 @@ def halves_for_many(
     for step, (first, last) in zip(steps, rows, strict=True):
         for row in range(first, last):
             if table[row, f.PAIRED] == f.MANY_IMAGES:
-                places[row] = weights.put(pack_halves(matrices_of(step)[row - first]))
+                places[row] = weights.put(strassen.pack_halves(matrices_of(step)[row - first]))
     return weights.memory(), places
 
 
 def paired(step: Step, k: int, n: int) -> int:
     """Tell whether to multiply by halves: `fields.ALWAYS`, for MANY_IMAGES only, or never (0).
 
-    Pairs of rows must lie within what is cut. The sums of a large matrix are more to read than
-    few rows are worth.
+    Pairs of rows must lie within what is cut: lines with an odd number of pixels are paired
+    across, so only where images are whole. Rows that are read in place may have nothing behind
+    the last one, which a single row's tile reads. The sums of a large matrix are more to read
+    than few rows are worth.
     """
     height, width = step.out_shape[:2]
     if step.is_pointwise or min(k, n) < PAIRED_FROM or not strassen.fits(k, n):
@@ -238,7 +240,10 @@ def _codes(step: Step, row: Array, weights: Weights) -> None:
 
 
 def lines_at_a_time(height: int, width: int, pool: int) -> int:
-    """Return how many lines a product takes at a time: whole images, or whole windows of one."""
+    """Return how many lines a product takes at a time: whole images, or about evenly many windows.
+
+    They need not divide a map's height; a block may end with the next image's first lines.
+    """
     if height * width <= ROWS:
         return height * max(1, round(ROWS / (height * width)))
     if height % pool:
@@ -274,7 +279,7 @@ def images_at_a_time(step: Step) -> int:
     matrix = step.arrays.get("matrix")
     if matrix is None or matrix.size <= LARGE:
         return 1
-    return math.ceil(MANY / (step.out_shape[0] * step.out_shape[1]))
+    return math.ceil(MANY_ROWS / (step.out_shape[0] * step.out_shape[1]))
 
 
 def panels_in(row: Array) -> int:
