@@ -126,20 +126,21 @@ def test_sums_of_maps_give_the_bits_of_the_integer_reference() -> None:
     assert _noise(plan(x), nn.compile(model, (1, *shape))(x)) > 20
 
 
-@pytest.mark.parametrize("channels", [40, 64, 100])
+@pytest.mark.parametrize("channels", [96, 256])
 def test_pooled_products_cut_by_panels_give_the_bits_of_the_integer_reference(
     channels: int,
 ) -> None:
     # Panels of bytes are 32 columns wide, whatever those of float32 are on this CPU.
-    rng, shape = np.random.default_rng(3), (6, 6, 8)
-    layers = (nn.SeparableConv2d(8, channels, 3, rng=rng), nn.PReLU(channels), nn.MaxPool2d(2))
+    rng, shape = np.random.default_rng(3), (6, 6, 256)
+    layers = (nn.SeparableConv2d(256, channels, 3, rng=rng), nn.PReLU(channels), nn.MaxPool2d(2))
     model = _settled(nn.Sequential(*layers))
     plan = _quantized(model, shape)
     assert any(step.pool == 2 for step in plan.program.steps)
     for n in (1, 3):
         x = _images(n, shape)
         (want,) = int8_plan.run(plan.program, x)
-        assert np.array_equal(plan(x), want)
+        for _ in range(50):  # in some of them one thread takes all turns
+            assert np.array_equal(plan(x), want)
 
 
 def test_what_has_no_8_bit_loop_stays_float32_and_near() -> None:
