@@ -12,14 +12,11 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import extending
-from numba.core import types
 
 from .panel_tile import Panel
-from .simd import LANES
-from .tile import TILE, TILE_COLUMNS, TILE_ROWS, call_once
+from .tile import TILE, TILE_COLUMNS, TILE_ROWS, called_once
 
 _intrinsic: Any = extending.intrinsic
-_types: Any = types
 
 _I64 = ir.IntType(64)
 
@@ -36,8 +33,8 @@ class Places(NamedTuple):
     ----------
     a, a_row, lower : int
         First upper row of A, from one upper row to the next, and from an upper to its lower row.
-    sums : int
-        S1 .. S4 of the first pair, K / 2 numbers each; pairs are `strassen.numbers_of_pair` apart.
+    sums, sums_row : int
+        S1 .. S4 of the first pair, K / 2 numbers each, and from one pair's to the next one's.
     b, k : int
         Panels of the seven factors, one after the other, and their height K / 2.
     kept : int
@@ -56,6 +53,7 @@ class Places(NamedTuple):
     a_row: Any
     lower: Any
     sums: Any
+    sums_row: Any
     b: Any
     k: Any
     kept: Any
@@ -126,9 +124,7 @@ class _Halves(Panel):
             chosen = bld.select(here, factor, chosen)
         plain = bld.icmp_signed("<=", turn, ir.Constant(_I64, 1))
         plain = bld.or_(plain, bld.icmp_signed("==", turn, ir.Constant(_I64, 4)))
-        between = bld.mul(at.k, ir.Constant(_I64, SUMS))
-        between = bld.add(between, ir.Constant(_I64, LANES))
-        return chosen, bld.select(plain, at.a_row, between)
+        return chosen, bld.select(plain, at.a_row, at.sums_row)
 
     def emit_endings(self, turn: Any, sums: Any, at: Places, joined: Any) -> list[Any]:
         """Write what follows each product; return the blocks that end there, and their sums."""
@@ -207,17 +203,12 @@ def _emit_halves(builder: Any, arguments: Any) -> None:
 
 
 def _halves_tile(
-    typing_context: Any, rows: Any, a: Any, a_row: Any, lower: Any, sums: Any, b: Any, k: Any,
-    kept: Any, c: Any, c_row: Any, c_lower: Any, c_lowest: Any, right: Any, bias: Any, slope: Any,
+    typing_context: Any, rows: Any, a: Any, a_row: Any, lower: Any, sums: Any, sums_row: Any,
+    b: Any, k: Any, kept: Any, c: Any, c_row: Any, c_lower: Any, c_lowest: Any, right: Any,
+    bias: Any, slope: Any,
 ) -> Any:  # fmt: skip
     """Compute C's four quarters of 1 to `TILE_ROWS` pairs of rows; see `Places`."""
-    signature = _types.void(*[_types.int64] * 15)
-
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        call_once(builder, "minidnn.halves_tile", _emit_halves, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return called_once("minidnn.halves_tile", _emit_halves, 16)
 
 
 halves_tile: Any = _intrinsic(_halves_tile)

@@ -14,12 +14,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import extending
-from numba.core import types
 
-from .tile import TILE, Emitter, Tile, call_once
+from .tile import TILE, Emitter, Tile, called_once
 
 _intrinsic: Any = extending.intrinsic
-_types: Any = types
 
 _I64 = ir.IntType(64)
 
@@ -101,13 +99,7 @@ def _panel_tile(
     bias, slope : int
         Addresses of `TILE_COLUMNS` numbers each. A slope of 1 leaves a column as it is.
     """
-    signature = _types.void(*[_types.int64] * 10)
-
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        call_once(builder, "minidnn.panel_tile", _emit_panel, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return called_once("minidnn.panel_tile", _emit_panel, 10)
 
 
 panel_tile: Any = _intrinsic(_panel_tile)

@@ -16,7 +16,7 @@ are left, a smaller tile wastes less: 64 rows are 4 tiles of 14 and one of 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -330,23 +330,27 @@ class Emitter:
             self.store(value, address, mask)
 
 
-def call_once(
-    builder: Any, name: str, emit: Callable[[Any, Any], None], arguments: Sequence[Any]
-) -> None:
-    """Call a function of int64 arguments, which is written once per module and never inlined.
+def called_once(name: str, emit: Callable[[Any, Any], None], count: int) -> tuple[Any, Any]:
+    """Return the signature and code of an intrinsic: a call of a function of int64 arguments.
 
-    Copies of so much code in every loop around it would cost seconds of compiling.
+    The function is written once per module and never inlined: copies of so much code in every
+    loop around it would cost seconds of compiling.
     """
-    function = builder.module.globals.get(name)
-    if function is None:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
-        function = ir.Function(builder.module, kind, name)
-        function.linkage = "linkonce_odr"
-        function.attributes.add("noinline")
-        inside = ir.IRBuilder(function.append_basic_block())
-        emit(inside, function.args)
-        inside.ret_void()
-    builder.call(function, arguments)
+
+    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        function = builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [_I64] * count)
+            function = ir.Function(builder.module, kind, name)
+            function.linkage = "linkonce_odr"
+            function.attributes.add("noinline")
+            inside = ir.IRBuilder(function.append_basic_block())
+            emit(inside, function.args)
+            inside.ret_void()
+        builder.call(function, arguments)
+        return context.get_dummy_value()
+
+    return _types.void(*[_types.int64] * count), codegen
 
 
 def _emit_tile(builder: Any, arguments: Any) -> None:
@@ -384,13 +388,7 @@ def _dot_tile(
         1 if a whole tile of A and B may be read, though not all of it may exist: the faster
         loop. 0 where that would leave the arrays.
     """
-    signature = _types.void(*[_types.int64] * 12)
-
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        call_once(builder, "minidnn.dot_tile", _emit_tile, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return called_once("minidnn.dot_tile", _emit_tile, 12)
 
 
 def _dot_tile_then(
@@ -416,13 +414,7 @@ def _dot_tile_then(
     first : int
         1 to begin with this tile's rows, 0 to add them to what the moments hold.
     """
-    signature = _types.void(*[_types.int64] * 15)
-
-    def codegen(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        call_once(builder, "minidnn.dot_tile_then", _emit_tile_then, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return called_once("minidnn.dot_tile_then", _emit_tile_then, 15)
 
 
 def _prefetch_tile(typing_context: Any, c: Any, c_row: Any) -> Any:

@@ -130,7 +130,7 @@ def _open_functions(dispatcher: object) -> list[str]:
     """Return the functions of compiled code that another library's could take the place of."""
     return [
         function.name
-        for overload in dispatcher.overloads.values()  # type: ignore[attr-defined]
+        for overload in dispatcher.overloads.values()  # type: ignore[attr-defined]  # Numba's own
         for function in overload.library._final_module.functions
         if not function.is_declaration and function.linkage.name in ("linkonce_odr", "weak_odr")
     ]
@@ -144,8 +144,8 @@ def test_no_function_of_ours_can_be_replaced_by_another_librarys_copy() -> None:
 def test_numbas_own_linking_is_found_out() -> None:
     @numba.njit(parallel=True)
     def plain(x: object) -> None:
-        for i in numba.prange(x.size):  # type: ignore[attr-defined]
-            x[i] += 1  # type: ignore[index]
+        for i in numba.prange(x.size):  # type: ignore[attr-defined]  # without types
+            x[i] += 1  # type: ignore[index]  # an array, to Numba
 
     plain(np.zeros(3))
     assert _open_functions(plain)

@@ -160,6 +160,7 @@ def test_the_first_layer_computes_no_input_gradient(monkeypatch: pytest.MonkeyPa
         (lambda: Conv2d(3, 4, 3, stride=0), "stride"),
         (lambda: Conv2d(3, 4, 3, padding=-1), "padding"),
         (lambda: Conv2d(3, 4, 3, dilation=(1, 0)), "dilation"),
+        # Types that mypy refuses too.
         (lambda: Conv2d(3, 4, (3, 3, 3)), "kernel_size"),  # type: ignore[arg-type]
         (lambda: Conv2d(3, 4, 2.5), "kernel_size"),  # type: ignore[arg-type]
         (lambda: MaxPool2d(2.5), "kernel_size"),  # type: ignore[arg-type]

@@ -34,12 +34,16 @@ from minidnn.kernels.jit import kernel
 from minidnn.kernels.halves_tile import halves_tile
 
 @kernel
-def one(rows, a, a_row, lower, sums, b, k, kept, c, c_row, c_lower, c_lowest, right, bias, slope):
+def one(
+    rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, c_lowest, right, bias,
+    slope,
+):
     halves_tile(
-        rows, a, a_row, lower, sums, b, k, kept, c, c_row, c_lower, c_lowest, right, bias, slope
+        rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, c_lowest, right,
+        bias, slope,
     )
 
-one.compile(void(*[int64] * 15))
+one.compile(void(*[int64] * 16))
 print(simd.ISA)
 print(list(one.inspect_asm().values())[0])
 """

@@ -14,6 +14,8 @@ from minidnn.kernels import strassen
 from minidnn.kernels.jit import kernel
 from minidnn.kernels.simd import LANES
 from minidnn.kernels.tile import TILE_COLUMNS, TILE_ROWS
+from minidnn.measure.peaks import known_peaks
+from minidnn.measure.plan_report import explain
 from minidnn.plan import table
 from minidnn.plan.compiler import MANY_IMAGES as MANY
 from minidnn.plan.compiler import Plan
@@ -202,3 +204,10 @@ def test_halves_of_large_matrices_are_made_for_many_images_alone() -> None:
     assert sizes[0] == 0
     assert sizes[1] > 1.5 * before
     assert plan.weights.size == before
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, False), (MANY, True)])
+def test_explain_says_which_products_are_taken_by_halves(n: int, told: bool) -> None:
+    _, plan = _plan(3, 3, False, SIZES[1])
+    (row,) = explain(plan, n, known_peaks()).rows
+    assert ("product by halves" in row.what) == told

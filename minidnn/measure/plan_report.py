@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from minidnn.kernels import memory
+from minidnn.kernels.halves_tile import PRODUCTS
 from minidnn.kernels.jit import num_threads
+from minidnn.kernels.plan.fields import PAIRED
 from minidnn.kernels.plan.run import run
 from minidnn.measure import timing
 from minidnn.measure.int8_work import PER_MULTIPLY_ADD, peak_of
 from minidnn.measure.peaks import Peaks
 from minidnn.measure.tables import Table
-from minidnn.plan.compiler import Plan
+from minidnn.plan.compiler import Layout, Plan
 from minidnn.plan.program import Step
 
 
@@ -77,7 +79,7 @@ class Explained:
         return asdict(self)
 
 
-def words(step: Step) -> str:
+def words(step: Step, by_halves: bool) -> str:
     """Say what a step does."""
     if step.op is not None:
         return f"{step.op.name}, by its own function"
@@ -87,6 +89,8 @@ def words(step: Step) -> str:
     if kind == "convolve":
         rows = "product" if step.is_pointwise else f"windows {kernel}, product"
         told.append("depthwise 3x3, product" if "taps" in step.arrays else rows)
+        if by_halves:
+            told[-1] += " by halves"
         if step.groups > 1:
             told.append(f"{step.groups} groups")
     else:
@@ -108,9 +112,11 @@ def explain(plan: Plan, batch: int, peaks: Peaks) -> Explained:
     peaks : Peaks
         This machine's.
     """
-    seconds = _seconds(plan, batch)
-    rows = []
-    for step, time in zip(plan.program.steps, seconds, strict=True):
+    layout, rows = plan.shared_layout(batch), []
+    seconds = _seconds(plan, layout, batch)
+    for step, (first, last), time in zip(plan.program.steps, plan.rows, seconds, strict=True):
+        by_halves = bool(layout.table[first:last, PAIRED].any())
+        products = 2 * step.macs * batch * (PRODUCTS / 8 if by_halves else 1)
         pool = step.pool
         oh, ow, _ = step.out_shape
         shape = (oh // pool, ow // pool, step.channels)
@@ -121,9 +127,18 @@ def explain(plan: Plan, batch: int, peaks: Peaks) -> Explained:
         values.append((step.output, shape[0] * shape[1] * step.out_shape[2]))
         moved = weights + batch * sum(plan.program.item(v) * size for v, size in values)
         rate = peak_of(step.kind, peaks.flops)
-        ideal = max(2 * step.macs * batch / rate, moved / peaks.level(moved).bandwidth)
+        ideal = max(products / rate, moved / peaks.level(moved).bandwidth)
         rows.append(
-            Row(step.labels, words(step), shape, step.macs * batch, weights, moved, ideal, time)
+            Row(
+                step.labels,
+                words(step, by_halves),
+                shape,
+                step.macs * batch,
+                weights,
+                moved,
+                ideal,
+                time,
+            )
         )
     x = _images(plan, batch)
     whole = timing.timed(lambda: plan(x), rounds=9).seconds
@@ -136,9 +151,8 @@ def _images(plan: Plan, batch: int) -> Any:
     return np.random.default_rng(3).standard_normal(shape, np.float32)
 
 
-def _seconds(plan: Plan, batch: int) -> list[float | None]:
+def _seconds(plan: Plan, layout: Layout, batch: int) -> list[float | None]:
     """Time each step's rows of the table by themselves, all threads on each."""
-    layout = plan.shared_layout(batch)
     room = memory.zeros((layout.size,), np.uint8)
     threads = num_threads()
     scratch = memory.empty((threads, plan.scratch), np.float32)
@@ -205,8 +219,8 @@ def texts(found: Explained) -> list[str]:
     """Return what stands below the table."""
     return [
         "expected: what this machine's peaks allow, two operations per MAC (on bytes "
-        f"{PER_MULTIPLY_ADD} times as many), or\nthe bytes of weights, inputs and outputs; "
-        "products by halves save an eighth of it. Steps are\ntimed one by one, with all threads on "
+        f"{PER_MULTIPLY_ADD} times as many;\nby halves seven eighths of them), or the bytes of "
+        "weights, inputs and outputs. Steps are\ntimed one by one, with all threads on "
         "each; with many images each thread takes its own through all\nof them.",
         f"{1e3 * found.seconds:.4g} ms a call, {found.batch / found.seconds:,.4g} images/s; values "
         f"share {found.memory_bytes / 1e6:.3g} MB of memory, and would take "
