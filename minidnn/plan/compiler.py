@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidnn.errors import ConfigError, DTypeError, GraphError, InputError, ShapeError
-from minidnn.kernels import memory
 from minidnn.kernels.jit import max_threads, num_threads
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.plan.run import WHOLE, run
@@ -19,7 +18,7 @@ from minidnn.kernels.simd import CACHE_LINE
 from minidnn.module import Module
 from minidnn.plan.folding import fold
 from minidnn.plan.lowering import lower
-from minidnn.plan.memory import ALIGNMENT, Life, arrange
+from minidnn.plan.memory import ALIGNMENT, Life, aligned, arrange
 from minidnn.plan.program import Program, Step
 from minidnn.plan.table import Weights, halves_for_many, images_at_a_time, rows_of, scratch_of
 from minidnn.tensor import Array, Tensor
@@ -331,13 +330,6 @@ class Plan:
 
 
 PLACED = ((f.X, f.X_LOCAL), (f.OTHER, f.OTHER_LOCAL), (f.Y, f.Y_LOCAL))
-
-
-def aligned(size: int) -> Array:
-    """Return so many bytes from a whole cache line on: a vector across two costs two accesses."""
-    raw = memory.empty((size + ALIGNMENT,), np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
 
 
 def view(room: Array, at: int, shape: Sequence[int], item: int = 4) -> Array:

@@ -12,6 +12,7 @@ from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.simd import LANES
+from minidnn.plan.memory import ALIGNMENT, aligned
 from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
 
@@ -54,7 +55,6 @@ PAIRED_FROM = 128
 FEW_PIXELS = 49
 # A row of so many bytes would put every row of a product in the same place of the L1 cache.
 ALIASED = 2048
-ALIGNMENT = 64
 
 
 class Weights:
@@ -74,9 +74,7 @@ class Weights:
 
     def memory(self) -> Array:
         """Return them all as bytes, with some more that vectors may read."""
-        raw = np.empty(self.size + 2 * ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % ALIGNMENT
-        memory = raw[start : start + self.size + ALIGNMENT]
+        memory = aligned(self.size + ALIGNMENT)
         end = 0
         for at, data in self.parts:
             memory[end:at] = 0
