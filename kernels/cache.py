@@ -21,6 +21,8 @@ import numpy as np
 import platformdirs
 from numba.core import caching
 
+from .linking import ours
+
 # Numba calls itself typed but leaves these names out.
 _numba: Any = numba
 _FunctionCache: Any = caching.FunctionCache
@@ -122,7 +124,8 @@ class _Cache:
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return self._numba.load_overload(sig, target_context)
+            # `ours`: a function may be loaded while a draft, which is no place for it, is compiled.
+            return ours(self._numba.load_overload)(sig, target_context)
         except UNREADABLE as error:
             _warn("read from", error)
             with contextlib.suppress(OSError):
