@@ -41,12 +41,12 @@ class Places(NamedTuple):
         Two whole tiles of memory.
     c, c_row, c_lower : int
         First upper row of C11, from one upper row to the next, and to its lower row.
-    c_lowest : int
-        Where the last lower row of C21 goes.
     right : int
         From C11 to C12.
     bias, slope : int
         Of the left half; those of the right half are `right` further on.
+    lone : int
+        Not 0 if there are no lower rows: P7, P4 and P5 are left out then, C21 and C22 not written.
     """
 
     a: Any
@@ -60,10 +60,10 @@ class Places(NamedTuple):
     c: Any
     c_row: Any
     c_lower: Any
-    c_lowest: Any
     right: Any
     bias: Any
     slope: Any
+    lone: Any
 
 
 class _Halves(Panel):
@@ -95,8 +95,10 @@ class _Halves(Panel):
             for phis, row in zip(results, rows, strict=True):
                 for phi, value in zip(phis, row, strict=True):
                     phi.add_incoming(value, block)
-        following = bld.add(turn, ir.Constant(_I64, 1))
-        panel = bld.mul(at.k, ir.Constant(_I64, self.tile.columns))
+        following = self.following(turn, at)
+        panel = bld.mul(
+            at.k, bld.mul(bld.sub(following, turn), ir.Constant(_I64, self.tile.columns))
+        )
         for phi, first, then in (
             (turn, ir.Constant(_I64, 0), following),
             (b, at.b, self.offset(b, panel)),
@@ -109,6 +111,14 @@ class _Halves(Panel):
                 phi.add_incoming(value, joined)
         bld.cbranch(bld.icmp_signed("<", following, ir.Constant(_I64, PRODUCTS)), head, end)
         bld.position_at_end(end)
+
+    def following(self, turn: Any, at: Places) -> Any:
+        """Return the next turn: P3's after P6's for rows whose other products are zero."""
+        bld = self.builder
+        third = bld.icmp_signed("==", turn, ir.Constant(_I64, 2))
+        alone = bld.and_(third, bld.icmp_signed("!=", at.lone, ir.Constant(_I64, 0)))
+        last = ir.Constant(_I64, PRODUCTS - 1)
+        return bld.select(alone, last, bld.add(turn, ir.Constant(_I64, 1)))
 
     def operand(self, turn: Any, at: Places) -> tuple[Any, Any]:
         """Return the address of a product's left factor, and numbers from row to row."""
@@ -139,13 +149,12 @@ class _Halves(Panel):
             return sums
 
         def upper(right: Any, then: Any) -> Any:
-            last = self.offset(at.c, bld.mul(at.c_row, ir.Constant(_I64, height - 1)))
-            self.emit_quarter(sums, at, self.offset(at.c, right), self.offset(last, right), right)
+            self.emit_quarter(sums, at, self.offset(at.c, right), right)
             return self.kept(u, height) if then else zeros
 
         def lower(rows: Any, right: Any) -> None:
             c = self.offset(self.offset(at.c, at.c_lower), right)
-            self.emit_quarter(rows, at, c, self.offset(at.c_lowest, right), right)
+            self.emit_quarter(rows, at, c, right)
 
         def p4() -> Any:
             lower(sums, nothing)
@@ -172,13 +181,12 @@ class _Halves(Panel):
             bld.branch(joined)
         return ends
 
-    def emit_quarter(self, rows: Any, at: Places, c: Any, last: Any, right: Any) -> None:
-        """Store prelu(rows + bias), the last row at a place of its own."""
+    def emit_quarter(self, rows: Any, at: Places, c: Any, right: Any) -> None:
+        """Store prelu(rows + bias)."""
         rows = self.biased(rows, self.offset(at.bias, right), self.everything)
         rows = self.activated(rows, self.offset(at.slope, right), self.everything)
-        for m, values in enumerate(rows[:-1]):
+        for m, values in enumerate(rows):
             self.emit_row(values, c, at.c_row, m, self.everything, add=False)
-        self.emit_row(rows[-1], last, at.c_row, 0, self.everything, add=False)
 
     def kept(self, tile: Any, height: int) -> list[list[Any]]:
         """Load a tile that was kept."""
@@ -204,8 +212,8 @@ def _emit_halves(builder: Any, arguments: Any) -> None:
 
 def _halves_tile(
     typing_context: Any, rows: Any, a: Any, a_row: Any, lower: Any, sums: Any, sums_row: Any,
-    b: Any, k: Any, kept: Any, c: Any, c_row: Any, c_lower: Any, c_lowest: Any, right: Any,
-    bias: Any, slope: Any,
+    b: Any, k: Any, kept: Any, c: Any, c_row: Any, c_lower: Any, right: Any, bias: Any, slope: Any,
+    lone: Any,
 ) -> Any:  # fmt: skip
     """Compute C's four quarters of 1 to `TILE_ROWS` pairs of rows; see `Places`."""
     return called_once("minidnn.halves_tile", _emit_halves, 16)

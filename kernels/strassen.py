@@ -17,8 +17,9 @@ shows which steps are multiplied so, and their times.
 A row of A11 and the row of A21 below it share products, so the rounding of one shows in the
 other. They are neighbouring pixels of one image here, never pixels of two images: what is in an
 image (a NaN, say) must not show in another one's results. A row that has no neighbour is paired
-with zeros. Errors are some times those of the plain way (Higham 2002, section 23.2.2), still of
-the order of float32 rounding; the matrices' sums are rounded once, from float64.
+with zeros: then four of the seven products are left, as many as the plain way takes. Errors are
+some times those of the plain way (Higham 2002, section 23.2.2), still of the order of float32
+rounding; the matrices' sums are rounded once, from float64.
 """
 
 from __future__ import annotations
@@ -64,20 +65,18 @@ _numbers_of_pair = inner(numbers_of_pair)  # the same for kernels
 
 
 @inner
-def combine(a: int, apart: int, lower: int, k: int, pairs: int, alone: bool, to: int) -> None:
-    """Write S1 .. S4 of pairs of rows, one pair after the other.
+def combine(a: int, apart: int, lower: int, k: int, rows: int, lone: bool, to: int) -> None:
+    """Write S1 .. S4 of upper rows, `apart` bytes from each other, one after the other.
 
-    Upper rows are `apart` bytes from each other, the lower ones `lower` bytes behind them; alone:
-    whether the last one has none.
+    Lower rows are `lower` bytes behind them; lone: whether there are none, which counts as zeros.
     """
     half, between = 2 * k, 4 * _numbers_of_pair(k)
-    for pair in range(pairs):
-        top, out = a + pair * apart, to + pair * between
-        single = alone and pair + 1 == pairs
+    for row in range(rows):
+        top, out = a + row * apart, to + row * between
         for i in range(0, half, 4 * LANES):
             a11, a12 = load(top + i), load(top + half + i)
             a21, a22 = zero(), zero()
-            if not single:
+            if not lone:
                 a21, a22 = load(top + lower + i), load(top + lower + half + i)
             s1 = add(a21, a22)
             s2 = subtract(s1, a11)
@@ -88,9 +87,26 @@ def combine(a: int, apart: int, lower: int, k: int, pairs: int, alone: bool, to:
 
 
 @inner
+def multiply_run(
+    rows: int, a: int, a_row: int, pitch: int, k: int, lone: bool, sums: int, matrix: int,
+    kept: int, c: int, total: int, n: int, bias: int, slope: int,
+) -> None:  # fmt: skip
+    """Multiply so many upper rows, `a_row` rows from each other, by a panel: tile by tile."""
+    between = _numbers_of_pair(k)
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    for tile in range(tiles):
+        low, high = tile * rows // tiles, (tile + 1) * rows // tiles
+        halves_tile(
+            high - low, a + 4 * low * a_row * pitch, a_row * pitch, pitch, sums + 4 * low * between,
+            between, matrix, k // 2, kept, c + 4 * low * a_row * total, a_row * total, total,
+            n // 2, bias, slope, lone,
+        )  # fmt: skip
+
+
+@inner
 def multiply_halves(
-    a: int, pitch: int, k: int, blocks: Any, b: int, panels: Any, n: int, c: int, total: int,
-    endings: Any, room: int,
+    a: int, pitch: int, k: int, blocks: Any, rest: Any, b: int, panels: Any, n: int, c: int,
+    total: int, endings: Any, room: int,
 ) -> None:  # fmt: skip
     """Compute rows of prelu(A @ B + bias), for some panels of both halves of B.
 
@@ -98,11 +114,12 @@ def multiply_halves(
     ----------
     a, c : int
         Addresses of the first rows of A, with `pitch` numbers from one to the next, and of C
-        (rows, total). A row behind the last one can be read.
+        (rows, total).
     blocks : tuple of int
         Which rows are pairs, a row and the one behind it: in so many blocks, which begin so many
-        rows apart, there are so many pairs, so many rows apart; and whether the last one of a
-        block is single.
+        rows apart, there are so many pairs, so many rows apart.
+    rest : tuple of int
+        Which rows have no neighbour: the first, how many, and how many rows apart.
     b : int
         Address of `pack_halves` of B (K, N).
     panels : (int, int)
@@ -112,33 +129,30 @@ def multiply_halves(
     room : int
         Address of `room_of` numbers.
     """
-    count, block_step, pairs, pair_step, single = blocks
-    between = 4 * _numbers_of_pair(k)
-    kept, nowhere = room, room + 4 * KEPT
-    sums = nowhere + 4 * n
+    count, block_step, pairs, pair_step = blocks
+    first, alone, step = rest
+    between, sums = 4 * _numbers_of_pair(k), room + 4 * KEPT
+    last = sums + count * pairs * between
     for block in range(count):
         at, to = a + 4 * block * block_step * pitch, sums + block * pairs * between
-        combine(at, 4 * pair_step * pitch, 4 * pitch, k, pairs, single, to)
-    tiles = (pairs + TILE_ROWS - 1) // TILE_ROWS
+        combine(at, 4 * pair_step * pitch, 4 * pitch, k, pairs, False, to)
+    combine(a + 4 * first * pitch, 4 * step * pitch, 0, k, alone, True, last)
     for panel in range(panels[0], panels[1]):
         left = 4 * panel * TILE_COLUMNS
+        bias, slope, to = endings[0] + left, endings[1] + left, c + left
         matrix = b + panel * PRODUCTS * 2 * k * TILE_COLUMNS
         for block in range(count):
-            for tile in range(tiles):
-                low, high = tile * pairs // tiles, (tile + 1) * pairs // tiles
-                first = block * block_step + low * pair_step
-                last = block * block_step + (high - 1) * pair_step + 1
-                lowest = c + 4 * last * total + left
-                if single and high == pairs:
-                    lowest = nowhere
-                halves_tile(
-                    high - low, a + 4 * first * pitch, pair_step * pitch, pitch,
-                    sums + (block * pairs + low) * between, between // 4, matrix, k // 2, kept,
-                    c + 4 * first * total + left, pair_step * total, total, lowest, n // 2,
-                    endings[0] + left, endings[1] + left,
-                )  # fmt: skip
+            row = 4 * block * block_step
+            multiply_run(
+                pairs, a + row * pitch, pair_step, pitch, k, False, sums + block * pairs * between,
+                matrix, room, to + row * total, total, n, bias, slope,
+            )  # fmt: skip
+        multiply_run(
+            alone, a + 4 * first * pitch, step, pitch, k, True, last, matrix, room,
+            to + 4 * first * total, total, n, bias, slope,
+        )  # fmt: skip
 
 
-def room_of(pairs: int, k: int, n: int) -> int:
-    """Return how many numbers of memory a product of so many pairs of rows by (K, N) takes."""
-    return KEPT + n + pairs * numbers_of_pair(k)
+def room_of(rows: int, k: int) -> int:
+    """Return how many numbers of memory a product takes of so many upper rows by (K, N)."""
+    return KEPT + rows * numbers_of_pair(k)

@@ -344,6 +344,28 @@ def test_a_model_that_mixes_images_is_refused() -> None:
 # --- memory ---------------------------------------------------------------------------------
 
 
+class _Chain(nn.Module):
+    """Three separable convolutions; the value between the last two is read in several ways."""
+
+    def __init__(self, reader: str) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = (nn.SeparableConv2d(128, 128) for _ in range(3))
+        self.act, self.pool, self.reader = nn.ReLU(), nn.MaxPool2d(2), reader
+
+    def forward(self, x: Any) -> Any:
+        middle = self.pool(self.middle(self.act(self.first(x))))
+        if self.reader == "output":
+            return self.last(middle), middle
+        return self.last(middle) + middle if self.reader == "sum" else self.last(middle)
+
+
+@pytest.mark.parametrize(("reader", "count"), [("product", 2), ("sum", 1), ("output", 1)])
+def test_pixels_lie_apart_where_nobody_but_windows_reads_them(reader: str, count: int) -> None:
+    plan = _check(_Chain(reader), (7, 6, 128), 1, 3, 17)
+    assert set(plan.pitches.values()) == {128 + table.APART}
+    assert len(plan.pitches) == count
+
+
 def test_values_that_live_at_the_same_time_never_overlap() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -35,12 +35,11 @@ from minidnn.kernels.halves_tile import halves_tile
 
 @kernel
 def one(
-    rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, c_lowest, right, bias,
-    slope,
+    rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, right, bias, slope, lone,
 ):
     halves_tile(
-        rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, c_lowest, right,
-        bias, slope,
+        rows, a, a_row, lower, sums, sums_row, b, k, kept, c, c_row, c_lower, right, bias, slope,
+        lone,
     )
 
 one.compile(void(*[int64] * 16))

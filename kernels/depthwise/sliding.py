@@ -114,9 +114,9 @@ def forward_band(
 ) -> None:  # fmt: skip
     """Compute rows first .. last - 1 of outputs of that size, written from address `out` on.
 
-    pixel_out: bytes from one pixel there to the next.
+    pixel_out: bytes from one pixel there to the next. x may have more channels than w.
     """
-    channels, rest = x.shape[3], x.shape[3] % LANES
+    channels, rest = w.shape[2] - ROOM, (w.shape[2] - ROOM) % LANES
     for c in range(0, channels - rest, LANES):
         to = out + 4 * c
         forward_vector(x, w, size, to, pixel_out, first, last, c, before, far, None)
@@ -135,7 +135,7 @@ def forward_vector(
     (oh, ow), (_, height, width, channels) = size, x.shape
     pixel, tap = 4 * channels, 4 * w.shape[2]
     row = width * pixel
-    nothing = address(w) + pixel
+    nothing = address(w) + tap - 4 * ROOM
     at = address(w) + 4 * c
     w0, w1, w2 = load(at), load(at + tap), load(at + 2 * tap)
     w3, w4, w5 = load(at + 3 * tap), load(at + 4 * tap), load(at + 5 * tap)

@@ -66,7 +66,8 @@ from .fields import (
     ZERO_MID,
     ZERO_OUT,
 )  # fmt: skip
-from .steps import floats, largest_of_panels
+from .pooling import largest_of_panels
+from .steps import floats
 
 
 @inner

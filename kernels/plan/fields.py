@@ -27,7 +27,7 @@ DEQUANTIZE = 13  # codes to float32
 KIND = 0
 X, OTHER, Y = 1, 2, 3  # where the inputs and the output begin; OTHER is -1 but for ADD
 X_LOCAL, OTHER_LOCAL, Y_LOCAL = 4, 5, 6  # whether that counts from the thread's own memory
-HEIGHT, WIDTH, CHANNELS = 7, 8, 9  # of x
+HEIGHT, WIDTH, CHANNELS = 7, 8, 9  # of x; CHANNELS and TOTAL are more where pixels lie apart
 OUT_HEIGHT, OUT_WIDTH, OUT_CHANNELS = 10, 11, 12  # of what is computed, before POOL
 KERNEL_Y, KERNEL_X, STRIDE_Y, STRIDE_X, DILATION_Y, DILATION_X = 13, 14, 15, 16, 17, 18
 TOP, LEFT = 19, 20  # zeros before the map; in COPY the place in the larger map
@@ -49,7 +49,8 @@ BORDER = 46  # place of a pixel of ZERO_IN
 WORK = 47  # numbers or products of an image: too few are not worth a second thread
 PAIRED = 48  # whether CONVOLVE pairs rows and multiplies by halves (`kernels.strassen`)
 HALVES = 49  # place of the matrix as that wants it, perhaps in memory of its own
-FIELDS = 50
+RESULT = 50  # numbers from one row of CONVOLVE's results to the next: TOTAL, but for POOL
+FIELDS = 51
 
 # When rows are paired.
 ALWAYS = 1

@@ -40,6 +40,7 @@ from .fields import (
     PITCH,
     POOL,
     REPEAT,
+    RESULT,
     SLOPE,
     SOURCE,
     STRIDE_X,
@@ -49,6 +50,7 @@ from .fields import (
     TOP,
     TOTAL,
 )  # fmt: skip
+from .pooling import largest_of_panels, take_larger
 
 
 @inner
@@ -84,9 +86,9 @@ def convolve(
         last = min(first + lines, high)
         a_at = address(scratch)
         if step[SOURCE] == FILTERED:
-            taps = floats(weights, step[TAPS], 9 * (step[CHANNELS] + ROOM))
+            taps = floats(weights, step[TAPS], 9 * (step[LENGTH] + ROOM))
             forward_band(
-                x, taps.reshape((3, 3, step[CHANNELS] + ROOM)), (step[OUT_HEIGHT], width), a_at,
+                x, taps.reshape((3, 3, step[LENGTH] + ROOM)), (step[OUT_HEIGHT], width), a_at,
                 4 * pitch, first, last, (step[TOP], step[LEFT]), False,
             )  # fmt: skip
         elif step[SOURCE] == IN_PLACE:
@@ -99,21 +101,18 @@ def convolve(
         if step[PAIRED]:
             room = address(scratch) + 4 * after_rows
             if pool > 1:
-                room += 4 * lines * width * step[OUT_CHANNELS]
+                room += 4 * lines * width * step[RESULT]
             multiply_paired(step, weights, a_at, c_at, (last - first) * width, panels, room)
         else:
-            multiply(step, weights, a_at, 1, c_at, (last - first) * width, panels)
+            multiply(step, weights, a_at, c_at, (last - first) * width, panels)
         if pool > 1:
             largest_of_panels(step, scratch[after_rows:], y, first, last, panels, TILE_COLUMNS)
 
 
 @inner
-def multiply(
-    step: Array, weights: Array, a_at: int, apart: int, c_at: int, m: int, panels: Any
-) -> None:
-    """Multiply m rows, so many apart, from address a_at on by some panels; C begins at c_at."""
-    k, n, pitch = step[LENGTH], step[OUT_CHANNELS], step[PITCH]
-    total = n if step[POOL] > 1 else step[TOTAL]
+def multiply(step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any) -> None:
+    """Multiply m rows from address a_at on by some panels of the matrix; C begins at c_at."""
+    k, n, pitch, total = step[LENGTH], step[OUT_CHANNELS], step[PITCH], step[RESULT]
     base = address(weights)
     tiles = (m + TILE_ROWS - 1) // TILE_ROWS
     for panel in range(panels[0], panels[1]):
@@ -122,8 +121,8 @@ def multiply(
         for tile in range(tiles):
             row, end = tile * m // tiles, (tile + 1) * m // tiles
             panel_tile(
-                a_at + 4 * apart * row * pitch, apart * pitch, base + step[PANELS] + shift * k, k,
-                c_at + 4 * (apart * row * total + left), apart * total, end - row, columns,
+                a_at + 4 * row * pitch, pitch, base + step[PANELS] + shift * k, k,
+                c_at + 4 * (row * total + left), total, end - row, columns,
                 base + step[BIAS] + shift, base + step[SLOPE] + shift,
             )  # fmt: skip
 
@@ -135,30 +134,21 @@ def multiply_paired(
     """Do the same by halves; panels are those of half the columns, room is an address.
 
     Pixels are paired with their neighbours. Where a line has an odd number of them that is within
-    whole images, and the last pixel has none; where images are small, tiles go through the same
-    pixels of many.
+    whole images, and a last pixel may have none; where images are small, tiles go through the
+    same pixels of many.
     """
     k, n, pitch, base = step[LENGTH], step[OUT_CHANNELS], step[PITCH], address(weights)
     pixels = step[OUT_WIDTH] * step[OUT_HEIGHT]
-    images = m // pixels
-    blocks = 1, 0, m // 2, 2, False
-    across = step[OUT_WIDTH] % 2 and pixels < TILE_ROWS
-    if across:
-        blocks = pixels // 2, 2, images, pixels, False
-    elif step[OUT_WIDTH] % 2:
-        blocks = images, pixels, (pixels + 1) // 2, 2, pixels % 2 > 0
-    total = n if step[POOL] > 1 else step[TOTAL]
+    images, pairs = m // pixels, pixels // 2
+    blocks, rest = (1, 0, m // 2, 2), (0, 0, 0)
+    if step[OUT_WIDTH] % 2:
+        small = pairs < (TILE_ROWS + 1) // 2
+        blocks = (pairs, 2, images, pixels) if small else (images, pixels, pairs, 2)
+        rest = pixels - 1, pixels % 2 * images, pixels
     multiply_halves(
-        a_at, pitch, k, blocks, base + step[HALVES], panels, n, c_at, total,
+        a_at, pitch, k, blocks, rest, base + step[HALVES], panels, n, c_at, step[RESULT],
         (base + step[BIAS], base + step[SLOPE]), room,
     )  # fmt: skip
-    if across and pixels % 2:
-        last, half = pixels - 1, n // (2 * TILE_COLUMNS)
-        for start in (0, half):
-            multiply(
-                step, weights, a_at + 4 * last * pitch, pixels, c_at + 4 * last * total, images,
-                (start + panels[0], start + panels[1]),
-            )  # fmt: skip
 
 
 @inner
@@ -208,69 +198,6 @@ def copy_windows(step: Array, x: Array, first: int, last: int, to: int) -> None:
                             copy_vectors(source + ix * pixel, at + kx * run, count)
                 left, at = left + step[STRIDE_X], at + pitch
         to += step[OUT_WIDTH] * pitch
-
-
-@inner
-def largest_of_panels(
-    step: Array, c: Array, y: Array, first: int, last: int, panels: Any, columns: int
-) -> None:
-    """Pool some panels of so many columns, or panels of both halves."""
-    n = step[OUT_CHANNELS]
-    half = n // 2 if step[PAIRED] else n
-    for start in range(0, n, half):
-        left, right = panels[0] * columns, min(panels[1] * columns, half)
-        keep_largest(step, c, y, first, last, start + left, start + right)
-
-
-@inner
-def keep_largest(
-    step: Array, c: Array, y: Array, first: int, last: int, left: int, right: int
-) -> None:
-    """Keep the largest of each POOL x POOL outputs C (lines * OW, Cout) of whole windows.
-
-    Columns left .. right - 1 of them.
-    """
-    width, n, pool, total = step[OUT_WIDTH], step[OUT_CHANNELS], step[POOL], step[TOTAL]
-    oh, ow = step[OUT_HEIGHT] // pool, width // pool
-    for row in range(first, last):
-        image, oy = row // step[OUT_HEIGHT], row % step[OUT_HEIGHT]
-        if oy % pool or oy // pool >= oh:
-            continue
-        for ox in range(ow):
-            at = ((image * oh + oy // pool) * ow + ox) * total + step[TO]
-            out, corner = y[at + left : at + right], (row - first) * width + ox * pool
-            if pool == 2:
-                above, below = corner * n, (corner + width) * n
-                largest_of_four(
-                    c[above + left : above + right], c[above + n + left : above + n + right],
-                    c[below + left : below + right], c[below + n + left : below + n + right], out,
-                )  # fmt: skip
-                continue
-            out[:] = c[corner * n + left : corner * n + right]
-            for ky in range(pool):
-                for kx in range(pool):
-                    source = (corner + ky * width + kx) * n
-                    take_larger(c[source + left : source + right], out)
-
-
-@inner
-def larger(x: float, y: float) -> float:
-    """Return the larger number; NaN where either is."""
-    return y if y > x or y != y else x
-
-
-@inner
-def largest_of_four(a: Array, b: Array, c: Array, d: Array, out: Array) -> None:
-    """Keep the largest of four rows of numbers, in one pass."""
-    for i in range(out.size):
-        out[i] = larger(larger(a[i], b[i]), larger(c[i], d[i]))
-
-
-@inner
-def take_larger(seen: Array, out: Array) -> None:
-    """Keep the larger of two rows of numbers; NaN where either is."""
-    for i in range(out.size):
-        out[i] = larger(out[i], seen[i])
 
 
 # --- windows per channel ------------------------------------------------------------------

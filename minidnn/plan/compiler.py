@@ -20,7 +20,14 @@ from minidnn.plan.folding import fold
 from minidnn.plan.lowering import lower
 from minidnn.plan.memory import ALIGNMENT, Life, aligned, arrange
 from minidnn.plan.program import Program, Step
-from minidnn.plan.table import Weights, halves_for_many, images_at_a_time, rows_of, scratch_of
+from minidnn.plan.table import (
+    Weights,
+    halves_for_many,
+    images_at_a_time,
+    pitches,
+    rows_of,
+    scratch_of,
+)
 from minidnn.tensor import Array, Tensor
 
 # Images per thread from which on each thread takes its own through the whole network.
@@ -81,6 +88,8 @@ class Plan:
         Of one image.
     program : Program
         Its steps.
+    pitches : dict of int to int
+        Numbers from pixel to pixel, of values whose pixels lie apart.
     rows : list of (int, int)
         Which rows of the table are each step's; none for an op's own function.
     weights : ndarray of uint8
@@ -92,11 +101,12 @@ class Plan:
     def __init__(self, program: Program) -> None:
         self.input_shape = program.input_shape
         self.program = program
+        self.pitches = pitches(program)
         weights = Weights()
         rows: list[Array] = []
         self.rows: list[tuple[int, int]] = []
         for step in program.steps:
-            found = [] if step.kind == "op" else rows_of(program, step, weights)
+            found = [] if step.kind == "op" else rows_of(program, step, weights, self.pitches)
             self.rows.append((len(rows), len(rows) + len(found)))
             rows += found
         self._table = np.array(rows, np.int64).reshape(-1, f.FIELDS)
@@ -279,7 +289,7 @@ class Plan:
 
     def _lives(self) -> dict[int, Life]:
         """Return from which step to which each value is needed, and its bytes per image."""
-        steps, sizes = self.program.steps, self.program.sizes
+        steps, sizes = self.program.steps, list(self.program.sizes)
         seen: dict[int, list[int]] = {self.program.input: [-1]}
         for i, step in enumerate(steps):
             for value in (*step.inputs, step.output):
@@ -287,7 +297,9 @@ class Plan:
                     seen.setdefault(value, []).append(i)
         for value, _ in self.program.outputs:
             seen[value].append(len(steps))
-        item = self.program.item
+        item, channels = self.program.item, {step.output: step.channels for step in steps}
+        for value, pitch in self.pitches.items():
+            sizes[value] = sizes[value] // channels[value] * pitch
         return {v: Life(min(at), max(at), item(v) * sizes[v]) for v, at in seen.items()}
 
     def _inner(self, first: int, last: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from minidnn.kernels import int8, strassen
 from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
-from minidnn.kernels.simd import LANES
+from minidnn.kernels.simd import CACHE_LINE, LANES
 from minidnn.plan.memory import ALIGNMENT, aligned
 from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
@@ -55,6 +55,8 @@ PAIRED_FROM = 128
 FEW_PIXELS = 49
 # A row of so many bytes would put every row of a product in the same place of the L1 cache.
 ALIASED = 2048
+# Pixels of a multiple of so many bytes would put those of a window in a few places of it.
+CROWDED, APART = 512, CACHE_LINE // 4
 
 
 class Weights:
@@ -84,8 +86,42 @@ class Weights:
         return memory
 
 
-def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
-    """Return a step as rows of the table, one per group of channels, without values' places."""
+def unaliased(n: int) -> int:
+    """Return numbers from one row of n to the next, so that few want one place of the L1 cache."""
+    return n if 4 * n % CROWDED else n + APART
+
+
+def pitches(program: Program) -> dict[int, int]:
+    """Return numbers from pixel to pixel of values whose pixels lie apart.
+
+    That is where products write them and depthwise convolutions or means read them.
+    """
+    writers: dict[int, list[Step]] = {}
+    for step in program.steps:
+        writers.setdefault(step.output, []).append(step)
+    seen = {program.input, *program.codes, *(value for value, _ in program.outputs)}
+    found = {}
+    for value, readers in program.readers().items():
+        if value in seen or any(step.kind != "convolve" for step in writers[value]):
+            continue
+        channels = writers[value][0].channels
+        if all(_takes_apart(reader, channels) for reader in readers):
+            found[value] = unaliased(channels)
+    return found
+
+
+def _takes_apart(step: Step, channels: int) -> bool:
+    filtered = step.kind == "convolve" and "taps" in step.arrays
+    return (filtered or step.kind == "average") and step.shape[2] == channels
+
+
+def rows_of(
+    program: Program, step: Step, weights: Weights, apart: Mapping[int, int]
+) -> list[Array]:
+    """Return a step as rows of the table, one per group of channels, without values' places.
+
+    apart: what `pitches` found.
+    """
     row = np.zeros(f.FIELDS, np.int64)
     row[f.KIND] = KINDS[step.kind]
     row[f.HEIGHT : f.CHANNELS + 1] = step.shape
@@ -94,7 +130,9 @@ def rows_of(program: Program, step: Step, weights: Weights) -> list[Array]:
     row[f.STRIDE_Y : f.STRIDE_X + 1] = step.stride
     row[f.DILATION_Y : f.DILATION_X + 1] = step.dilation
     row[f.TOP : f.LEFT + 1] = step.start
-    row[f.COUNT], row[f.TO], row[f.TOTAL] = step.shape[2], step.to, step.channels
+    row[f.CHANNELS] = apart.get(step.inputs[0] or 0, step.shape[2])
+    row[f.COUNT], row[f.TO] = step.shape[2], step.to
+    row[f.TOTAL] = apart.get(step.output, step.channels)
     row[f.POOL], row[f.REPEAT], row[f.PERIOD] = step.pool, step.repeat, step.out_shape[2]
     row[f.LINES] = 1
     row[f.WORK] = max(step.macs, math.prod(step.shape), math.prod(step.out_shape))
@@ -148,9 +186,10 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
     else:
         row[f.SOURCE] = f.WINDOWED
     # Whole vectors and one more: rows do not all want the same place of the cache.
-    row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + LANES
+    row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + 2 * LANES
     _cut(step, row)
     row[f.PAIRED] = paired(step, k, n)
+    row[f.RESULT] = row[f.TOTAL] if step.pool == 1 else unaliased(n)
     bias = step.arrays.get("bias", np.zeros(groups * n)).reshape(groups, n)
     slope = step.arrays.get("slope", np.ones(groups * n)).reshape(groups, n)
     found = []
@@ -205,9 +244,8 @@ def paired(step: Step, k: int, n: int) -> int:
     """Tell whether to multiply by halves: `fields.ALWAYS`, for MANY_IMAGES only, or never (0).
 
     Pairs of rows must lie within what is cut: lines with an odd number of pixels are paired
-    across, so only where images are whole. Rows that are read in place may have nothing behind
-    the last one, which a single row's tile reads. The sums of a large matrix are more to read
-    than few rows are worth.
+    across, so only where images are whole. The sums of a large matrix are more to read than few
+    rows are worth.
     """
     height, width = step.out_shape[:2]
     if step.is_pointwise or min(k, n) < PAIRED_FROM or not strassen.fits(k, n):
@@ -233,7 +271,7 @@ def _codes(step: Step, row: Array, weights: Weights) -> None:
     fits = step.is_pointwise and k >= int8.GROUP  # a tile reads four numbers at least
     rows = f.IN_PLACE if fits else f.WINDOWED
     row[f.SOURCE] = f.FILTERED if "taps" in step.arrays else rows
-    row[f.PITCH] = max(k, int8.GROUP)
+    row[f.PITCH], row[f.RESULT] = max(k, int8.GROUP), row[f.OUT_CHANNELS]
     _cut(step, row)
 
 
@@ -261,7 +299,7 @@ def scratch_of(row: Array) -> int:
     if row[f.KIND] != f.CONVOLVE:
         return 0
     fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH]) + LANES
-    pooled = rows * int(row[f.OUT_CHANNELS]) if row[f.POOL] > 1 else 0
+    pooled = rows * int(row[f.RESULT]) if row[f.POOL] > 1 else 0
     return 4 * (fetched + pooled + LANES + (paired_room(row, rows) if row[f.PAIRED] else 0))
 
 
@@ -269,7 +307,7 @@ def paired_room(row: Array, rows: int) -> int:
     """Return how many numbers a product by halves needs beside its rows and results."""
     odd = int(row[f.OUT_WIDTH] % 2)
     images = rows // int(row[f.OUT_HEIGHT] * row[f.OUT_WIDTH]) if odd else 0
-    return strassen.room_of((rows + images) // 2, int(row[f.LENGTH]), int(row[f.OUT_CHANNELS]))
+    return strassen.room_of((rows + images) // 2, int(row[f.LENGTH]))
 
 
 def images_at_a_time(step: Step) -> int:
