@@ -152,16 +152,21 @@ class _Halves(Panel):
             self.emit_quarter(sums, at, self.offset(at.c, right), right)
             return self.kept(u, height) if then else zeros
 
-        def lower(rows: Any, right: Any) -> None:
-            c = self.offset(self.offset(at.c, at.c_lower), right)
+        def lower(rows: Any, m: int, right: Any) -> None:
+            first = self.offset(self.offset(at.c, at.c_lower), right)
+            c = self.offset(first, bld.mul(at.c_row, ir.Constant(_I64, m)))
             self.emit_quarter(rows, at, c, right)
 
         def p4() -> Any:
-            lower(sums, nothing)
+            lower(sums, 0, nothing)
             return zeros
 
         def p5() -> Any:
-            lower(self.added(sums, self.kept(v, height)), at.right)
+            for m in range(height):
+                row = self.offset(v, ir.Constant(_I64, m * self.tile.columns))
+                lower(self.added(sums[m : m + 1], self.kept(row, 1)), m, at.right)
+                # The compiler stays in this order: with all rows at once registers run out.
+                bld.fence("seq_cst", "singlethread")
             return self.added(sums, self.kept(u, height))
 
         nothing = ir.Constant(_I64, 0)

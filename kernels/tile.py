@@ -240,7 +240,7 @@ class Emitter:
         bld, slopes = self.builder, self.load_row(slope, masks)
         return [
             [
-                bld.select(bld.fcmp_ordered(">", x, self.zero), x, bld.fmul(x, s))
+                bld.select(bld.fcmp_unordered("<=", x, self.zero), bld.fmul(x, s), x)
                 for x, s in zip(row, slopes, strict=True)
             ]
             for row in rows
