@@ -9,7 +9,7 @@ each. No sum is cut, so both give the same bits.
 
 from __future__ import annotations
 
-from ..atomic import take
+from ..atomic import give, take, wait_for
 from ..checks import Array
 from ..int8.packing import PANEL
 from ..jit import inner, parallel, prange, thread_id
@@ -172,25 +172,53 @@ def run_part(
 
 
 @inner
-def run_turns(
-    table: Array, weights: Array, memory: Array, region: Array, segments: Array, images: int,
-    own: int, counter: int, scratch: Array,
+def run_regions(
+    table: Array, weights: Array, memory: Array, regions: Array, segments: Array, images: int,
+    own: int, state: int, thread: int, scratch: Array,
 ) -> None:  # fmt: skip
-    """Take turns of a region until none is left; `counter` is the address of the next one."""
-    s, turns = region[0], region[1]
-    turn = take(counter)
-    while turn < turns:
-        if s == WHOLE:
-            run_turn(table, weights, memory, segments, turn, turns, images, own, scratch)
-        else:
-            run_part(table[s], weights, memory, turn, turns, images, scratch)
-        turn = take(counter)
+    """Take part in one region after the other: in each, take turns until none is left.
+
+    A thread begins with the turn of its own number, so that it mostly goes on with what is in its
+    core's cache, and waits before the next region until all turns of this one are over. Those
+    were taken by threads that run, so nobody waits for a thread that never came.
+    """
+    for r in range(regions.shape[0]):
+        s, turns = regions[r, 0], regions[r, 1]
+        over, taken = state + 8 * turns, 0
+        for i in range(turns):
+            turn = (thread + i) % turns
+            if take(state + 8 * turn):
+                continue
+            if s == WHOLE:
+                run_turn(table, weights, memory, segments, turn, turns, images, own, scratch)
+            else:
+                run_part(table[s], weights, memory, turn, turns, images, scratch)
+            taken += 1
+        give(over, taken)
+        wait_for(over, turns)
+        state = over + 8
+
+
+@inner
+def begin(regions: Array, state: Array) -> int:
+    """Mark all turns as free; return the most that a region has."""
+    most = 0
+    for r in range(regions.shape[0]):
+        most = max(most, regions[r, 1])
+    for i in range(state.size):
+        state[i] = 0
+    return most
+
+
+def state_of(regions: Array) -> int:
+    """Return how many int64 a call of `run` needs for its state."""
+    return int(regions[:, 1].sum()) + len(regions)
 
 
 @parallel
 def run(
     table: Array, weights: Array, memory: Array, regions: Array, segments: Array, images: int,
-    threads: int, local: int, local_size: int, scratch: Array, counter: Array,
+    threads: int, local: int, local_size: int, scratch: Array, state: Array,
 ) -> None:  # fmt: skip
     """Run regions one after the other, each in turns that threads take.
 
@@ -206,20 +234,17 @@ def run(
     local, local_size : int
         Where the threads' own values begin in the memory, and how many bytes each has.
     scratch : ndarray of float32 of shape (threads, ...)
-    counter : ndarray of int64 of shape (1,)
-        Memory of the call, for the next turn.
+    state : ndarray of int64 of shape (`state_of` regions, ...)
+        Memory of the call: for each region whether its turns are taken, and how many are over.
     """
-    for r in range(regions.shape[0]):
-        counter[0] = 0
-        if regions[r, 1] == 1:
-            run_turns(
-                table, weights, memory, regions[r], segments, images, local, address(counter),
-                scratch[0],
-            )  # fmt: skip
-            continue
+    if begin(regions, state) == 1:
+        run_regions(
+            table, weights, memory, regions, segments, images, local, address(state), 0, scratch[0]
+        )
+    else:
         for _ in prange(threads):
             thread = thread_id()
-            run_turns(
-                table, weights, memory, regions[r], segments, images,
-                local + thread * local_size, address(counter), scratch[thread],
+            run_regions(
+                table, weights, memory, regions, segments, images, local + thread * local_size,
+                address(state), thread, scratch[thread],
             )  # fmt: skip

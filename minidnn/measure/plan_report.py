@@ -12,7 +12,7 @@ from minidnn.kernels import memory
 from minidnn.kernels.halves_tile import PRODUCTS
 from minidnn.kernels.jit import num_threads
 from minidnn.kernels.plan.fields import PAIRED
-from minidnn.kernels.plan.run import run
+from minidnn.kernels.plan.run import run, state_of
 from minidnn.measure import timing
 from minidnn.measure.int8_work import PER_MULTIPLY_ADD, peak_of
 from minidnn.measure.peaks import Peaks
@@ -156,18 +156,18 @@ def _seconds(plan: Plan, layout: Layout, batch: int) -> list[float | None]:
     room = memory.zeros((layout.size,), np.uint8)
     threads = num_threads()
     scratch = memory.empty((threads, plan.scratch), np.float32)
-    counter = np.zeros(1, np.int64)
     found: list[float | None] = []
     for first, last in plan.rows:
         if first == last:
             found.append(None)
             continue
         regions = plan.shared_regions(first, last, batch, threads)
+        state = np.empty(state_of(regions), np.int64)
 
-        def call(regions: Any = regions) -> None:
+        def call(regions: Any = regions, state: Any = state) -> None:
             run(
                 layout.table, plan.weights, room, regions, layout.segments, batch, threads, 0, 0,
-                scratch, counter,
+                scratch, state,
             )  # fmt: skip
 
         found.append(timing.timed(call, rounds=9).seconds)

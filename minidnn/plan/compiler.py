@@ -13,7 +13,7 @@ import numpy as np
 from minidnn.errors import ConfigError, DTypeError, GraphError, InputError, ShapeError
 from minidnn.kernels.jit import max_threads, num_threads
 from minidnn.kernels.plan import fields as f
-from minidnn.kernels.plan.run import WHOLE, run
+from minidnn.kernels.plan.run import WHOLE, run, state_of
 from minidnn.kernels.simd import CACHE_LINE
 from minidnn.module import Module
 from minidnn.plan.folding import fold
@@ -44,7 +44,7 @@ class Room(NamedTuple):
     images: Array
     outputs: list[Array]
     scratch: Array
-    counter: Array
+    state: Array
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,7 @@ class Plan:
     def _new_room(self, layout: Layout, n: int) -> Room:
         values = aligned(layout.size)
         program = self.program
+        regions = [piece for piece in layout.pieces if not isinstance(piece, Step)]
         return Room(
             values,
             view(values, layout.places[program.input], (n, *self.input_shape)),
@@ -165,7 +166,7 @@ class Plan:
             ],
             # For all threads there may be: someone may ask for more of them during this call.
             aligned(4 * max_threads() * self.scratch).view(np.float32).reshape(-1, self.scratch),
-            np.zeros(1, np.int64),
+            np.empty(max([0, *map(state_of, regions)]), np.int64),
         )
 
     def _checked(self, images: Array | Tensor) -> Array:
@@ -188,7 +189,7 @@ class Plan:
             else:
                 run(
                     layout.table, self.weights, room.memory, piece, layout.segments, n, threads,
-                    layout.local, layout.local_size, room.scratch, room.counter,
+                    layout.local, layout.local_size, room.scratch, room.state,
                 )  # fmt: skip
 
     def _run_op(self, step: Step, layout: Layout, n: int, room: Array) -> None:
