@@ -43,25 +43,55 @@ class Panel(Emitter):
         bld.position_at_end(end)
 
     def emit_sums(
-        self, height: int, a: Any, a_row: Any, b: Any, k: Any, begin: Any = None
-    ) -> list[Any]:
+        self, height: int, a: Any, a_row: Any, b: Any, k: Any, begin: Any = None,
+        first_a: Any = None,
+    ) -> list[Any]:  # fmt: skip
         """Write the loop for one number of rows; go on behind it with its sums."""
         bld = self.builder
         starts = [self.offset(a, bld.mul(ir.Constant(_I64, m), a_row)) for m in range(height)]
         done = bld.function.append_basic_block("done")
         one, width = (ir.Constant(_I64, n) for n in (1, self.tile.columns))
-        _, sums = self.emit_loop(starts, one, b, width, k, self.everything, done, begin)
+        _, sums = self.emit_loop(starts, one, b, width, k, self.everything, done, begin, first_a)
         bld.position_at_end(done)
         return list(sums)
 
+    def emit_runs(
+        self, height: int, a: Any, a_row: Any, runs: Any, run_step: Any, b: Any, k: Any
+    ) -> list[Any]:
+        """Write a loop over runs of k around that loop."""
+        bld = self.builder
+        before = bld.block
+        run, done = (bld.function.append_basic_block(name) for name in ("run", "runs_done"))
+        bld.branch(run)
+        bld.position_at_end(run)
+        number, first_a, b_at = (bld.phi(_I64) for _ in range(3))
+        begin = [[bld.phi(self.vector) for _ in self.everything] for _ in range(height)]
+        sums = self.emit_sums(height, a, a_row, b_at, k, begin, first_a)
+        following = bld.add(number, ir.Constant(_I64, 1))
+        panel = bld.mul(k, ir.Constant(_I64, self.tile.columns))
+        for phi, first, then in (
+            (number, ir.Constant(_I64, 0), following),
+            (first_a, ir.Constant(_I64, 0), bld.add(first_a, run_step)),
+            (b_at, b, self.offset(b_at, panel)),
+        ):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, bld.block)
+        for phis, row in zip(begin, sums, strict=True):
+            for phi, value in zip(phis, row, strict=True):
+                phi.add_incoming(self.zero, before)
+                phi.add_incoming(value, bld.block)
+        bld.cbranch(bld.icmp_signed("<", following, runs), run, done)
+        bld.position_at_end(done)
+        return sums
+
     def emit_panel(
-        self, height: int, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, columns: Any,
-        bias: Any, slope: Any,
+        self, height: int, a: Any, a_row: Any, runs: Any, run_step: Any, b: Any, k: Any, c: Any,
+        c_row: Any, columns: Any, bias: Any, slope: Any,
     ) -> None:  # fmt: skip
         """Write the part for one number of rows."""
         bld, tile, everything = self.builder, self.tile, self.everything
         width = ir.Constant(_I64, tile.columns)
-        sums = self.emit_sums(height, a, a_row, b, k)
+        sums = self.emit_runs(height, a, a_row, runs, run_step, b, k)
         sums = self.activated(self.biased(sums, bias, everything), slope, everything)
         masks = [self.mask(columns, v) for v in range(tile.vectors)]
         whole = bld.icmp_signed("==", columns, width)
@@ -73,33 +103,33 @@ class Panel(Emitter):
 
 
 def _emit_panel(builder: Any, arguments: Any) -> None:
-    a, a_row, b, k, c, c_row, rows, *others = arguments
+    rows, *others = arguments
     panel = Panel(builder, TILE)
-    panel.emit_heights(
-        rows, lambda height: panel.emit_panel(height, a, a_row, b, k, c, c_row, *others)
-    )
+    panel.emit_heights(rows, lambda height: panel.emit_panel(height, *others))
 
 
 def _panel_tile(
-    typing_context: Any, a: Any, a_row: Any, b: Any, k: Any, c: Any, c_row: Any, rows: Any,
-    columns: Any, bias: Any, slope: Any,
+    typing_context: Any, rows: Any, a: Any, a_row: Any, runs: Any, run_step: Any, b: Any, k: Any,
+    c: Any, c_row: Any, columns: Any, bias: Any, slope: Any,
 ) -> Any:  # fmt: skip
     """Compute one register tile of prelu(A @ B + bias) from a panel of B.
 
     Parameters
     ----------
+    rows, columns : int
+        How much of the tile exists, 1 to `TILE_ROWS` and 1 to `TILE_COLUMNS`.
     a, b, c : int
         Addresses of the tile's first row of A, of the panel, and of C[0, 0] of the tile.
     a_row, c_row : int
         Elements from one row of A, and of C, to the next.
+    runs, run_step : int
+        Parts that lie apart in a row of A, and elements from one to the next: lines of a window.
     k : int
-        Length of the dot products, at least 1.
-    rows, columns : int
-        How much of the tile exists, 1 to `TILE_ROWS` and 1 to `TILE_COLUMNS`.
+        Length of each part, at least 1; the panel has runs * k rows.
     bias, slope : int
         Addresses of `TILE_COLUMNS` numbers each. A slope of 1 leaves a column as it is.
     """
-    return called_once("minidnn.panel_tile", _emit_panel, 10)
+    return called_once("minidnn.panel_tile", _emit_panel, 12)
 
 
 panel_tile: Any = _intrinsic(_panel_tile)

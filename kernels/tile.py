@@ -178,11 +178,11 @@ class Emitter:
 
     def emit_loop(
         self, starts: Any, a_step: Any, b: Any, b_step: Any, k: Any, masks: Any, done: Any,
-        begin: Any = None,
+        begin: Any = None, first_a: Any = None,
     ) -> tuple[Any, Any]:  # fmt: skip
         """Write one loop over k; return its last block and the sums it ends with.
 
-        begin: sums to begin with, instead of zeros.
+        begin: sums to begin with, instead of zeros; first_a: numbers from `starts` to A's first.
         """
         bld = self.builder
         before, loop = bld.block, bld.function.append_basic_block("k_loop")
@@ -200,7 +200,7 @@ class Emitter:
         next_step = bld.add(step, ir.Constant(_I64, 1))
         for phi, first, following in (
             (step, ir.Constant(_I64, 0), next_step),
-            (a_at, ir.Constant(_I64, 0), bld.add(a_at, a_step)),
+            (a_at, first_a or ir.Constant(_I64, 0), bld.add(a_at, a_step)),
             (b_at, b, self.offset(b_at, b_step)),
         ):
             phi.add_incoming(first, before)

@@ -20,10 +20,10 @@ from minidnn.kernels.jit import kernel
 from minidnn.kernels.panel_tile import panel_tile
 
 @kernel
-def one(a, a_row, b, k, c, c_row, rows, columns, bias, slope):
-    panel_tile(a, a_row, b, k, c, c_row, rows, columns, bias, slope)
+def one(rows, a, a_row, runs, run_step, b, k, c, c_row, columns, bias, slope):
+    panel_tile(rows, a, a_row, runs, run_step, b, k, c, c_row, columns, bias, slope)
 
-one.compile(void(*[int64] * 10))
+one.compile(void(*[int64] * 12))
 print(simd.ISA)
 print(list(one.inspect_asm().values())[0])
 """

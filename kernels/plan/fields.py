@@ -59,3 +59,4 @@ MANY_IMAGES = 2  # only in calls with many images
 IN_PLACE = 0  # x itself
 WINDOWED = 1  # windows copied side by side (im2col)
 FILTERED = 2  # a 3x3 depthwise convolution of x
+ON_MAP = 3  # windows of x where they lie

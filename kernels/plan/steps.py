@@ -31,6 +31,7 @@ from .fields import (
     LEFT,
     LENGTH,
     LINES,
+    ON_MAP,
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
@@ -49,6 +50,7 @@ from .fields import (
     TO,
     TOP,
     TOTAL,
+    WINDOWED,
 )  # fmt: skip
 from .pooling import largest_of_panels, take_larger
 
@@ -81,7 +83,8 @@ def convolve(
     """
     width, total, pool = step[OUT_WIDTH], step[TOTAL], step[POOL]
     pitch, lines = step[PITCH], step[LINES]
-    after_rows = 0 if step[SOURCE] == IN_PLACE else lines * width * pitch + LANES
+    fetched = step[SOURCE] == WINDOWED or step[SOURCE] == FILTERED
+    after_rows = lines * width * pitch + LANES if fetched else 0
     for first in range(low, high, lines):
         last = min(first + lines, high)
         a_at = address(scratch)
@@ -93,7 +96,7 @@ def convolve(
             )  # fmt: skip
         elif step[SOURCE] == IN_PLACE:
             a_at = address(x) + 4 * first * width * pitch
-        else:
+        elif fetched:
             copy_windows(step, x, first, last, a_at)
         c_at = address(y) + 4 * (first * width * total + step[TO])
         if pool > 1:
@@ -103,6 +106,8 @@ def convolve(
             if pool > 1:
                 room += 4 * lines * width * step[RESULT]
             multiply_paired(step, weights, a_at, c_at, (last - first) * width, panels, room)
+        elif step[SOURCE] == ON_MAP:
+            multiply_windows(step, weights, x, first, last, c_at, panels)
         else:
             multiply(step, weights, a_at, c_at, (last - first) * width, panels)
         if pool > 1:
@@ -110,20 +115,50 @@ def convolve(
 
 
 @inner
+def multiply_panel(
+    step: Array, weights: Array, panel: int, a_at: int, a_row: int, runs: Any, c_at: int, m: int
+) -> None:
+    """Multiply m rows from address a_at on, `a_row` numbers apart, by a panel of the matrix.
+
+    runs: parts of a row, numbers from one to the next, and how many each has. C begins at c_at.
+    """
+    n, total, left = step[OUT_CHANNELS], step[RESULT], panel * TILE_COLUMNS
+    count, run_step, k = runs
+    columns, shift, base = min(n - left, TILE_COLUMNS), 4 * left, address(weights)
+    matrix = base + step[PANELS] + shift * step[LENGTH]
+    tiles = (m + TILE_ROWS - 1) // TILE_ROWS
+    for tile in range(tiles):
+        row, end = tile * m // tiles, (tile + 1) * m // tiles
+        panel_tile(
+            end - row, a_at + 4 * row * a_row, a_row, count, run_step, matrix, k,
+            c_at + 4 * (row * total + left), total, columns, base + step[BIAS] + shift,
+            base + step[SLOPE] + shift,
+        )  # fmt: skip
+
+
+@inner
 def multiply(step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any) -> None:
     """Multiply m rows from address a_at on by some panels of the matrix; C begins at c_at."""
-    k, n, pitch, total = step[LENGTH], step[OUT_CHANNELS], step[PITCH], step[RESULT]
-    base = address(weights)
-    tiles = (m + TILE_ROWS - 1) // TILE_ROWS
     for panel in range(panels[0], panels[1]):
-        left = panel * TILE_COLUMNS
-        columns, shift = min(n - left, TILE_COLUMNS), 4 * left
-        for tile in range(tiles):
-            row, end = tile * m // tiles, (tile + 1) * m // tiles
-            panel_tile(
-                a_at + 4 * row * pitch, pitch, base + step[PANELS] + shift * k, k,
-                c_at + 4 * (row * total + left), total, end - row, columns,
-                base + step[BIAS] + shift, base + step[SLOPE] + shift,
+        runs = 1, 0, step[LENGTH]
+        multiply_panel(step, weights, panel, a_at, step[PITCH], runs, c_at, m)
+
+
+@inner
+def multiply_windows(
+    step: Array, weights: Array, x: Array, first: int, last: int, c_at: int, panels: Any
+) -> None:
+    """Multiply windows where they lie, those of lines first .. last - 1; C begins at c_at."""
+    _, height, width, channels = x.shape
+    runs = step[KERNEL_Y], step[DILATION_Y] * width * channels, step[KERNEL_X] * channels
+    m = step[OUT_WIDTH]
+    for panel in range(panels[0], panels[1]):
+        for line in range(first, last):
+            image, oy = line // step[OUT_HEIGHT], line % step[OUT_HEIGHT]
+            row = (image * height + oy * step[STRIDE_Y]) * width
+            multiply_panel(
+                step, weights, panel, address(x) + 4 * row * channels, step[STRIDE_X] * channels,
+                runs, c_at + 4 * (line - first) * m * step[RESULT], m,
             )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
     elif step.is_pointwise and 4 * k % ALIASED:
         row[f.SOURCE] = f.IN_PLACE
     else:
-        row[f.SOURCE] = f.WINDOWED
+        row[f.SOURCE] = f.WINDOWED if paired(step, k, n) or not on_map(step) else f.ON_MAP
     # Whole vectors and one more: rows do not all want the same place of the cache.
     row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + 2 * LANES
     _cut(step, row)
@@ -204,6 +204,18 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         own[f.SLOPE] = weights.put(fill_up(slope[group]))
         found.append(own)
     return found
+
+
+def on_map(step: Step) -> bool:
+    """Tell whether windows can be read where they lie: whole ones, of lines that lie together."""
+    inside = all(
+        (out - 1) * stride + (kernel - 1) * dilation < size
+        for size, out, kernel, stride, dilation in zip(
+            step.shape, step.out_shape, step.kernel, step.stride, step.dilation, strict=False
+        )
+    )
+    together = step.dilation[1] == 1 or step.kernel[1] == 1
+    return inside and together and step.start == (0, 0) and step.groups == 1
 
 
 def _cut(step: Step, row: Array) -> None:
@@ -298,7 +310,8 @@ def scratch_of(row: Array) -> int:
         return 4 * int(row[f.CHANNELS])
     if row[f.KIND] != f.CONVOLVE:
         return 0
-    fetched = 0 if row[f.SOURCE] == f.IN_PLACE else rows * int(row[f.PITCH]) + LANES
+    fetches = row[f.SOURCE] in (f.WINDOWED, f.FILTERED)
+    fetched = rows * int(row[f.PITCH]) + LANES if fetches else 0
     pooled = rows * int(row[f.RESULT]) if row[f.POOL] > 1 else 0
     return 4 * (fetched + pooled + LANES + (paired_room(row, rows) if row[f.PAIRED] else 0))
 
