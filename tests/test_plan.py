@@ -6,17 +6,20 @@ import threading
 import warnings
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 import minidnn as nn
 from minidnn.errors import ConfigError, DTypeError, GraphError, ShapeError
 from minidnn.kernels import memory
+from minidnn.kernels.plan import fields
+from minidnn.kernels.plan.run import run
 from minidnn.models import MODELS, build
 from minidnn.plan import table
-from minidnn.plan.compiler import Plan
+from minidnn.plan.compiler import Plan, turns_of
 from minidnn.plan.memory import Life, arrange
-from minidnn.threads import num_threads, set_num_threads
+from minidnn.threads import max_threads, num_threads, set_num_threads
 
 SMALL: dict[str, dict[str, Any]] = {
     "quicknet": {"stem": 5, "stages": (7, 18), "blocks": 2},
@@ -81,6 +84,7 @@ def test_quicknet_becomes_a_stem_a_product_per_block_a_mean_and_a_product() -> N
     assert [step.kind for step in plan.program.steps] == [*["convolve"] * 13, "average", "convolve"]
     assert [step.pool for step in plan.program.steps].count(2) == 3
     assert sum("taps" in step.arrays for step in plan.program.steps) == 12
+    assert plan._table[0, fields.SOURCE] == fields.ON_MAP  # nothing is copied for the stem
 
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -89,6 +93,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "conv 1x1 stride 2": (lambda: nn.Conv2d(4, 6, 1, stride=2), (7, 7, 4)),
     "conv dilated": (lambda: nn.Conv2d(3, 5, 3, padding=2, dilation=2), (9, 8, 3)),
     "conv dilated apart": (lambda: nn.Conv2d(3, 5, (3, 2), dilation=(2, 3)), (9, 8, 3)),
+    "conv where windows lie": (lambda: nn.Conv2d(3, 40, 5, stride=2, dilation=(2, 1)), (13, 12, 3)),
     "conv grouped": (lambda: nn.Conv2d(6, 9, 3, padding=1, groups=3), (6, 5, 6)),
     "conv grouped 1x1": (lambda: nn.Conv2d(6, 4, 1, groups=2), (6, 5, 6)),
     "conv 5x5, padding wider than the map": (lambda: nn.Conv2d(2, 3, 5, padding=4), (2, 3, 2)),
@@ -291,6 +296,38 @@ def test_python_threads_may_share_a_plan() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(max_threads() < 2, reason="one thread has nobody to wait for")
+def test_turns_of_threads_that_never_come_are_taken_by_the_others() -> None:
+    model = _settled(build("quicknet", rng=np.random.default_rng(0), **SMALL["quicknet"]))
+    plan, x = nn.compile(model, (1, 21, 21, 3)), _images(2, (21, 21, 3))
+    want = plan(x)
+    layout = plan.layout(2)
+    room = layout.idle[-1]
+    room.outputs[0][...] = np.nan
+    room.images[...] = x  # the two may share memory
+    (regions,) = layout.pieces
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)  # so one thread gets all parts, one after the other
+    try:
+        run.dispatcher(
+            layout.table, plan.weights, room.memory, regions, layout.segments, 2, num_threads(),
+            layout.local, layout.local_size, room.scratch, room.state,
+        )  # fmt: skip
+    finally:
+        numba.set_num_threads(before)
+    assert np.array_equal(room.outputs[0], want)
+
+
+@pytest.mark.parametrize(
+    ("height", "pool", "turns"), [(14, 2, 4), (14, 1, 2), (12, 2, 2), (2, 2, 2), (18, 2, 2)]
+)
+def test_few_windows_left_over_are_cut_by_panels(height: int, pool: int, turns: int) -> None:
+    layers = [nn.Conv2d(64, 64, 3, padding=1), *([nn.MaxPool2d(pool)] if pool > 1 else [])]
+    plan = nn.compile(nn.Sequential(*layers).eval(), (1, height, 24, 64))
+    assert turns_of(plan._table[0], 1, 2) == turns
+    assert turns_of(plan._table[0], 1, 1) == 1
 
 
 def test_a_call_like_the_one_before_takes_no_new_memory() -> None:

@@ -104,7 +104,7 @@ def test_the_check_notices_a_wrong_sum() -> None:
 # Height, width, pooled; a matrix that is paired for any number of images, and one for many.
 MAPS = [(6, 4, False), (6, 4, True), (4, 5, False), (7, 7, True), (3, 3, False), (3, 3, True),
         (3, 2, False), (2, 3, True), (1, 7, False), (14, 14, True), (10, 12, False)]  # fmt: skip
-SIZES = [(128, 192), (256, 384)]
+SIZES = [(128, 192), (512, 576)]
 
 
 @pytest.fixture

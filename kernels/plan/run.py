@@ -57,7 +57,6 @@ from .steps import (
 )  # fmt: skip
 
 WHOLE = -1  # a region of turns through all steps
-FEW = 4  # windows of lines per thread
 
 
 @inner
@@ -140,26 +139,27 @@ def run_turn(
 
 
 @inner
-def cut_by_panel(step: Array, windows: int, turns: int) -> bool:
-    """Tell whether threads take panels of the matrix each, not lines of the map.
-
-    Panels suit small maps. Where few windows of lines are left over, they also even out parts.
-    """
-    if step[BY_PANEL]:
-        return True
-    product = step[KIND] == CONVOLVE or step[KIND] == INT8_CONVOLVE
-    return bool(product and windows < FEW * turns and windows % turns)
-
-
-@inner
 def run_part(
-    step: Array, weights: Array, memory: Array, turn: int, turns: int, images: int, scratch: Array
-) -> None:
-    """Run a turn's part of one step on all images; a pooled step is cut between windows."""
-    pool = step[POOL]
+    step: Array, weights: Array, memory: Array, turn: int, turns: int, threads: int, images: int,
+    scratch: Array,
+) -> None:  # fmt: skip
+    """Run a turn's part of one step on all images.
+
+    Small maps are cut by panels of the matrix, others by lines, and if pooled between windows.
+    With twice as many turns as threads, the first half take as many windows each, and the other
+    half panels of the windows that are left over.
+    """
+    pool, product = step[POOL], step[KIND] == CONVOLVE or step[KIND] == INT8_CONVOLVE
     low, high, first, last = 0, images * step[OUT_HEIGHT], 0, panels_of(step)
     windows = high // pool
-    if cut_by_panel(step, windows, turns):
+    if turns > threads:
+        each = windows // threads * pool
+        if turn < threads:
+            low, high = turn * each, (turn + 1) * each
+        else:
+            low, turn = threads * each, turn - threads
+            first, last = turn * last // threads, (turn + 1) * last // threads
+    elif step[BY_PANEL] or (product and windows < turns):
         first, last = turn * last // turns, (turn + 1) * last // turns
     else:
         low = turn * windows // turns * pool
@@ -174,7 +174,7 @@ def run_part(
 @inner
 def run_regions(
     table: Array, weights: Array, memory: Array, regions: Array, segments: Array, images: int,
-    own: int, state: int, thread: int, scratch: Array,
+    threads: int, own: int, state: int, thread: int, scratch: Array,
 ) -> None:  # fmt: skip
     """Take part in one region after the other: in each, take turns until none is left.
 
@@ -192,7 +192,7 @@ def run_regions(
             if s == WHOLE:
                 run_turn(table, weights, memory, segments, turn, turns, images, own, scratch)
             else:
-                run_part(table[s], weights, memory, turn, turns, images, scratch)
+                run_part(table[s], weights, memory, turn, turns, threads, images, scratch)
             taken += 1
         give(over, taken)
         wait_for(over, turns)
@@ -227,7 +227,7 @@ def run(
     table : ndarray of int64 of shape (steps, FIELDS)
     weights, memory : ndarray of uint8
     regions : ndarray of int64 of shape (regions, 2)
-        A step, or WHOLE for all of them, and the number of turns.
+        A step, or WHOLE for all of them, and the number of turns; see `run_part`.
     segments : ndarray of int64 of shape (segments, 3)
         For WHOLE: first step, last + 1, images at a time.
     images, threads : int
@@ -239,12 +239,13 @@ def run(
     """
     if begin(regions, state) == 1:
         run_regions(
-            table, weights, memory, regions, segments, images, local, address(state), 0, scratch[0]
-        )
+            table, weights, memory, regions, segments, images, threads, local, address(state), 0,
+            scratch[0],
+        )  # fmt: skip
     else:
         for _ in prange(threads):
             thread = thread_id()
             run_regions(
-                table, weights, memory, regions, segments, images, local + thread * local_size,
-                address(state), thread, scratch[thread],
+                table, weights, memory, regions, segments, images, threads,
+                local + thread * local_size, address(state), thread, scratch[thread],
             )  # fmt: skip

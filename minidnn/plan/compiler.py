@@ -34,6 +34,7 @@ from minidnn.tensor import Array, Tensor
 OWN = 4
 MANY_IMAGES = 16  # from which on a large matrix is multiplied by halves
 SMALL = 1 << 14  # numbers or products that one thread is done with before a second would begin
+FEW = 4  # windows of lines per thread: one more for some is worth cutting
 KEPT = 8  # layouts, of the numbers of images that came last
 
 
@@ -234,8 +235,8 @@ class Plan:
 
     def shared_regions(self, first: int, last: int, n: int, threads: int) -> Array:
         """Return rows of the table as regions of `run` that all threads share, but the smallest."""
-        work = n * self._table[first:last, f.WORK]
-        return np.stack([np.arange(first, last), np.where(work < SMALL, 1, threads)], 1)
+        turns = [turns_of(row, n, threads) for row in self._table[first:last]]
+        return np.stack([np.arange(first, last), np.array(turns, np.int64)], 1)
 
     def _new_layout(self, n: int, threads: int, segments: list[tuple[int, int, int]]) -> Layout:
         local: dict[int, int] = {}  # value -> segment
@@ -340,6 +341,19 @@ class Plan:
                     row[flag] = value in own
                     row[column] = own[value] if value in own else places[value]
         return table
+
+
+def turns_of(row: Array, n: int, threads: int) -> int:
+    """Return in how many turns threads share a row of the table for n images.
+
+    Twice as many as threads where few windows of lines are left over, see `run_part`.
+    """
+    if n * row[f.WORK] < SMALL:
+        return 1
+    windows = n * row[f.OUT_HEIGHT] // row[f.POOL]
+    product = row[f.KIND] in (f.CONVOLVE, f.INT8_CONVOLVE) and not row[f.BY_PANEL]
+    left_over = windows % threads and threads <= windows < FEW * threads
+    return 2 * threads if product and left_over else threads
 
 
 PLACED = ((f.X, f.X_LOCAL), (f.OTHER, f.OTHER_LOCAL), (f.Y, f.Y_LOCAL))

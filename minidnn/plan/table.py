@@ -50,6 +50,8 @@ ROWS = 112
 LARGE, MANY_ROWS = 1 << 16, 144
 # Rows and columns of a matrix from which on it is worth being multiplied by halves.
 PAIRED_FROM = 128
+# Numbers of a matrix up to which that is so for the rows of one image.
+FEW_ROWS_TO = 1 << 18
 # Pixels of a map up to which threads share a step by columns of the matrix; not more than ROWS,
 # for such images are never cut.
 FEW_PIXELS = 49
@@ -264,7 +266,7 @@ def paired(step: Step, k: int, n: int) -> int:
         return 0
     if height * width == 1 or (width % 2 and height * width > FEW_PIXELS):
         return 0
-    return f.MANY_IMAGES if k * n > LARGE else f.ALWAYS
+    return f.MANY_IMAGES if k * n > FEW_ROWS_TO else f.ALWAYS
 
 
 def _codes(step: Step, row: Array, weights: Weights) -> None:
