@@ -1,6 +1,7 @@
 """Numbers in memory that several threads change: to share work, and to wait for each other.
 
-What a thread wrote before `give` is seen by the one that finds the number with `wait_for`.
+What a thread wrote before `give` is seen by the one that finds the number with `wait_for`. Where
+the system is no POSIX one, who waits keeps its core until the system takes it away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _intrinsic: Any = extending.intrinsic
 _types: Any = types
 
 _I64 = ir.IntType(64)
-SPINS = 4096  # looks at a number, some 50 us, before other threads are let on this core
+SPINS = 4096  # looks at a number, some 50 us on x86, before other threads are let on this core
 
 
 def _at(builder: Any, address: Any) -> Any:

@@ -102,7 +102,7 @@ _vector, _bytes = _VectorType("float32", _VECTOR), _VectorType("uint8", _BYTES)
 
 
 def declare(module: Any, name: str, returns: Any, arguments: list[Any]) -> Any:
-    """Declare one of LLVM's own functions, which llvmlite's helper does not know on vectors."""
+    """Declare a function from outside, such as LLVM's own on vectors, once per module."""
     if name in module.globals:
         return module.globals[name]
     return ir.Function(module, ir.FunctionType(returns, arguments), name=name)

@@ -19,6 +19,7 @@ from minidnn.models import MODELS, build
 from minidnn.plan import table
 from minidnn.plan.compiler import Plan, turns_of
 from minidnn.plan.memory import Life, arrange
+from minidnn.plan.program import Program, Step
 from minidnn.threads import max_threads, num_threads, set_num_threads
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -312,11 +313,43 @@ def test_turns_of_threads_that_never_come_are_taken_by_the_others() -> None:
     numba.set_num_threads(1)  # so one thread gets all parts, one after the other
     try:
         run.dispatcher(
-            layout.table, plan.weights, room.memory, regions, layout.segments, 2, num_threads(),
+            layout.table, plan.weights, room.memory, regions, layout.segments, 2, layout.threads,
             layout.local, layout.local_size, room.scratch, room.state,
         )  # fmt: skip
     finally:
         numba.set_num_threads(before)
+    assert np.array_equal(room.outputs[0], want)
+
+
+def test_pixels_of_a_value_that_is_written_in_two_shapes_lie_close() -> None:
+    steps = [
+        Step("convolve", [0], 1, (2, 1, 3), (2, 1, 128), ["a"]),
+        Step("convolve", [0], 1, (1, 1, 6), (1, 1, 256), ["b"]),
+        Step("average", [1], 2, (2, 1, 128), (1, 1, 128), ["c"]),
+    ]
+    program = Program([6, 256, 128], steps, 0, (6,), [(2, (128,))])
+    assert table.pitches(program) == {}
+    steps.pop(1)
+    assert table.pitches(program) == {1: 128 + table.APART}
+
+
+@pytest.mark.skipif(max_threads() < 2, reason="one thread has nobody to wait for")
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1)])
+def test_the_number_of_threads_may_change_while_a_call_begins(counts: tuple[int, int]) -> None:
+    layers = nn.SeparableConv2d(128, 192), nn.MaxPool2d(2)
+    plan, x = nn.compile(nn.Sequential(*layers).eval(), (1, 7, 7, 128)), _images(1, (7, 7, 128))
+    want, before = plan(x), num_threads()
+    try:
+        set_num_threads(counts[0])
+        plan(x)
+        layout = plan.layout(1)
+        room = layout.idle[-1]
+        room.outputs[0][...] = np.nan
+        room.images[...] = x
+        set_num_threads(counts[1])
+        plan._run(layout, 1, room)
+    finally:
+        set_num_threads(before)
     assert np.array_equal(room.outputs[0], want)
 
 

@@ -43,7 +43,14 @@ def keep_largest(
             out, corner = y[at + left : at + right], (row - first) * width + ox * pool
             if pool == 2 and c.itemsize == FLOAT and (right - left) % LANES == 0:
                 above = address(c) + 4 * (corner * n + left)
-                largest_of_four(above, 4 * n, 4 * width * n, 4 * (right - left), address(out))
+                largest_of_vectors(above, 4 * n, 4 * width * n, 4 * (right - left), address(out))
+                continue
+            if pool == 2:
+                above, below = corner * n, (corner + width) * n
+                largest_of_four(
+                    c[above + left : above + right], c[above + n + left : above + n + right],
+                    c[below + left : below + right], c[below + n + left : below + n + right], out,
+                )  # fmt: skip
                 continue
             out[:] = c[corner * n + left : corner * n + right]
             for ky in range(pool):
@@ -53,18 +60,25 @@ def keep_largest(
 
 
 @inner
-def largest_of_four(at: int, right: int, below: int, size: int, out: int) -> None:
-    """Keep the largest of four rows of vectors, all places and steps in bytes, in one pass."""
+def larger(x: float, y: float) -> float:
+    """Return the larger number; NaN where either is."""
+    return y if y > x or y != y else x
+
+
+@inner
+def largest_of_four(a: Array, b: Array, c: Array, d: Array, out: Array) -> None:
+    """Keep the largest of four rows of numbers, in one pass."""
+    for i in range(out.size):
+        out[i] = larger(larger(a[i], b[i]), larger(c[i], d[i]))
+
+
+@inner
+def largest_of_vectors(at: int, right: int, below: int, size: int, out: int) -> None:
+    """Do the same with vectors of float32; all places and steps are in bytes."""
     for i in range(at, at + size, 4 * LANES):
         upper = maximum(load(i), load(i + right))
         lower = maximum(load(i + below), load(i + below + right))
         store(maximum(upper, lower), out + i - at)
-
-
-@inner
-def larger(x: float, y: float) -> float:
-    """Return the larger number; NaN where either is."""
-    return y if y > x or y != y else x
 
 
 @inner

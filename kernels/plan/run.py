@@ -165,10 +165,11 @@ def run_part(
         low = turn * windows // turns * pool
         if turn + 1 < turns:
             high = (turn + 1) * windows // turns * pool
-    run_step(
-        step, weights, memory, step[X], step[OTHER], step[Y], images, low, high, first, last,
-        scratch,
-    )  # fmt: skip
+    if first < last or not product:
+        run_step(
+            step, weights, memory, step[X], step[OTHER], step[Y], images, low, high, first, last,
+            scratch,
+        )  # fmt: skip
 
 
 @inner
@@ -180,7 +181,7 @@ def run_regions(
 
     A thread begins with the turn of its own number, so that it mostly goes on with what is in its
     core's cache, and waits before the next region until all turns of this one are over. Those
-    were taken by threads that run, so nobody waits for a thread that never came.
+    were taken by threads that run, and no step raises, so nobody waits for ever.
     """
     for r in range(regions.shape[0]):
         s, turns = regions[r, 0], regions[r, 1]
@@ -194,8 +195,9 @@ def run_regions(
             else:
                 run_part(table[s], weights, memory, turn, turns, threads, images, scratch)
             taken += 1
-        give(over, taken)
-        wait_for(over, turns)
+        if r + 1 < regions.shape[0]:  # after the last one the parallel loop waits
+            give(over, taken)
+            wait_for(over, turns)
         state = over + 8
 
 
@@ -233,7 +235,7 @@ def run(
     images, threads : int
     local, local_size : int
         Where the threads' own values begin in the memory, and how many bytes each has.
-    scratch : ndarray of float32 of shape (threads, ...)
+    scratch : ndarray of float32 of shape (threads there may be, ...)
     state : ndarray of int64 of shape (`state_of` regions, ...)
         Memory of the call: for each region whether its turns are taken, and how many are over.
     """

@@ -166,7 +166,7 @@ def multiply_windows(
 def multiply_paired(
     step: Array, weights: Array, a_at: int, c_at: int, m: int, panels: Any, room: int
 ) -> None:
-    """Do the same by halves; panels are those of half the columns, room is an address.
+    """Do as `multiply` does, by halves; panels are those of half the columns, room an address.
 
     Pixels are paired with their neighbours. Where a line has an odd number of them that is within
     whole images, and a last pixel may have none; where images are small, tiles go through the

@@ -54,6 +54,8 @@ class Layout:
 
     Attributes
     ----------
+    threads : int
+        Who shares a call: its turns are made for so many.
     table : ndarray of int64
         With the places of values.
     pieces : list
@@ -68,6 +70,7 @@ class Layout:
         Memory of calls that are over, still in the caches.
     """
 
+    threads: int
     table: Array
     pieces: list[Array | Step]
     segments: Array
@@ -90,7 +93,7 @@ class Plan:
     program : Program
         Its steps.
     pitches : dict of int to int
-        Numbers from pixel to pixel, of values whose pixels lie apart.
+        Numbers from pixel to pixel, of values whose pixels may lie apart.
     rows : list of (int, int)
         Which rows of the table are each step's; none for an op's own function.
     weights : ndarray of uint8
@@ -142,14 +145,14 @@ class Plan:
             If an 8-bit plan is given NaN.
         """
         x = self._checked(images)
-        layout, threads = self.layout(len(x)), num_threads()
+        layout = self.layout(len(x))
         try:
             room = layout.idle.pop()
         except IndexError:  # no call is over, or all of them are another thread's
             room = self._new_room(layout, len(x))
         room.images[...] = x
         if len(x):
-            self._run(layout, len(x), threads, room)
+            self._run(layout, len(x), room)
         outputs = tuple([output.copy() for output in room.outputs])
         layout.idle.append(room)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -183,14 +186,14 @@ class Plan:
             )
         return x
 
-    def _run(self, layout: Layout, n: int, threads: int, room: Room) -> None:
+    def _run(self, layout: Layout, n: int, room: Room) -> None:
         for piece in layout.pieces:
             if isinstance(piece, Step):
                 self._run_op(piece, layout, n, room.memory)
             else:
                 run(
-                    layout.table, self.weights, room.memory, piece, layout.segments, n, threads,
-                    layout.local, layout.local_size, room.scratch, room.state,
+                    layout.table, self.weights, room.memory, piece, layout.segments, n,
+                    layout.threads, layout.local, layout.local_size, room.scratch, room.state,
                 )  # fmt: skip
 
     def _run_op(self, step: Step, layout: Layout, n: int, room: Array) -> None:
@@ -258,6 +261,7 @@ class Plan:
             local_size = max(local_size, -(-needed // ALIGNMENT) * ALIGNMENT + ALIGNMENT)
         ranges = [(self.rows[a][0], self.rows[b - 1][1], images) for a, b, images in segments]
         return Layout(
+            threads,
             self._placed(places, own, n),
             self._pieces(n, threads, max([images for _, _, images in segments], default=0)),
             np.array(ranges, np.int64).reshape(-1, 3),

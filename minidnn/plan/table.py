@@ -12,6 +12,7 @@ from minidnn.kernels.depthwise.sliding import padded
 from minidnn.kernels.panels import fill_up, pack, panels_of
 from minidnn.kernels.plan import fields as f
 from minidnn.kernels.simd import CACHE_LINE, LANES
+from minidnn.kernels.tile import TILE_ROWS
 from minidnn.plan.memory import ALIGNMENT, aligned
 from minidnn.plan.program import Program, Step
 from minidnn.tensor import Array
@@ -107,7 +108,8 @@ def pitches(program: Program) -> dict[int, int]:
         if value in seen or any(step.kind != "convolve" for step in writers[value]):
             continue
         channels = writers[value][0].channels
-        if all(_takes_apart(reader, channels) for reader in readers):
+        alike = all(step.channels == channels for step in writers[value])
+        if alike and all(_takes_apart(reader, channels) for reader in readers):
             found[value] = unaliased(channels)
     return found
 
@@ -187,7 +189,7 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         row[f.SOURCE] = f.IN_PLACE
     else:
         row[f.SOURCE] = f.WINDOWED if paired(step, k, n) or not on_map(step) else f.ON_MAP
-    # Whole vectors and one more: rows do not all want the same place of the cache.
+    # Whole vectors and two more: rows do not all want the same place of the cache, nor that of x.
     row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + 2 * LANES
     _cut(step, row)
     row[f.PAIRED] = paired(step, k, n)
@@ -209,7 +211,11 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
 
 
 def on_map(step: Step) -> bool:
-    """Tell whether windows can be read where they lie: whole ones, of lines that lie together."""
+    """Tell whether windows are read where they lie: whole ones, of lines that lie together.
+
+    A tile does not go on in the next line, so lines must be long enough for one.
+    """
+    far = step.out_shape[1] >= TILE_ROWS // 2 and 4 * step.stride[1] * step.shape[2] % ALIASED
     inside = all(
         (out - 1) * stride + (kernel - 1) * dilation < size
         for size, out, kernel, stride, dilation in zip(
@@ -217,7 +223,7 @@ def on_map(step: Step) -> bool:
         )
     )
     together = step.dilation[1] == 1 or step.kernel[1] == 1
-    return inside and together and step.start == (0, 0) and step.groups == 1
+    return bool(far) and inside and together and step.start == (0, 0) and step.groups == 1
 
 
 def _cut(step: Step, row: Array) -> None:
