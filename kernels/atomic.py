@@ -20,7 +20,7 @@ _intrinsic: Any = extending.intrinsic
 _types: Any = types
 
 _I64 = ir.IntType(64)
-SPINS = 4096  # looks at a number, some 50 us on x86, before other threads are let on this core
+SPINS = 1 << 16  # looks at a number, some 1 ms on x86, before other threads are let on this core
 
 
 def _at(builder: Any, address: Any) -> Any:
