@@ -198,9 +198,11 @@ class Emitter:
                 [bld.call(self.fma, [a_value, b, s]) for b, s in zip(b_vectors, row, strict=True)]
             )
         next_step = bld.add(step, ir.Constant(_I64, 1))
+        if first_a is None:
+            first_a = ir.Constant(_I64, 0)
         for phi, first, following in (
             (step, ir.Constant(_I64, 0), next_step),
-            (a_at, first_a or ir.Constant(_I64, 0), bld.add(a_at, a_step)),
+            (a_at, first_a, bld.add(a_at, a_step)),
             (b_at, b, self.offset(b_at, b_step)),
         ):
             phi.add_incoming(first, before)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidnn.kernels import memory
 from minidnn.kernels.halves_tile import PRODUCTS
-from minidnn.kernels.jit import num_threads
+from minidnn.kernels.jit import max_threads
 from minidnn.kernels.plan.fields import PAIRED
 from minidnn.kernels.plan.run import run, state_of
 from minidnn.measure import timing
@@ -154,20 +154,19 @@ def _images(plan: Plan, batch: int) -> Any:
 def _seconds(plan: Plan, layout: Layout, batch: int) -> list[float | None]:
     """Time each step's rows of the table by themselves, all threads on each."""
     room = memory.zeros((layout.size,), np.uint8)
-    threads = num_threads()
-    scratch = memory.empty((threads, plan.scratch), np.float32)
+    scratch = memory.empty((max_threads(), plan.scratch), np.float32)
     found: list[float | None] = []
     for first, last in plan.rows:
         if first == last:
             found.append(None)
             continue
-        regions = plan.shared_regions(first, last, batch, threads)
+        regions = plan.shared_regions(first, last, batch, layout.threads)
         state = np.empty(state_of(regions), np.int64)
 
         def call(regions: Any = regions, state: Any = state) -> None:
             run(
-                layout.table, plan.weights, room, regions, layout.segments, batch, threads, 0, 0,
-                scratch, state,
+                layout.table, plan.weights, room, regions, layout.segments, batch, layout.threads,
+                0, 0, scratch, state,
             )  # fmt: skip
 
         found.append(timing.timed(call, rounds=9).seconds)

@@ -93,7 +93,7 @@ class Plan:
     program : Program
         Its steps.
     pitches : dict of int to int
-        Numbers from pixel to pixel, of values whose pixels may lie apart.
+        Numbers from pixel to pixel, of values whose pixels lie apart.
     rows : list of (int, int)
         Which rows of the table are each step's; none for an op's own function.
     weights : ndarray of uint8

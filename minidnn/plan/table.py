@@ -109,7 +109,8 @@ def pitches(program: Program) -> dict[int, int]:
             continue
         channels = writers[value][0].channels
         alike = all(step.channels == channels for step in writers[value])
-        if alike and all(_takes_apart(reader, channels) for reader in readers):
+        apart = alike and all(_takes_apart(reader, channels) for reader in readers)
+        if apart and unaliased(channels) != channels:
             found[value] = unaliased(channels)
     return found
 
@@ -181,18 +182,17 @@ def repeated(step: Step, name: str, without: float, width: int) -> Array:
 def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
     matrices = matrices_of(step)
     groups, k, n = matrices.shape
-    row[f.LENGTH], row[f.OUT_CHANNELS] = k, n
+    row[f.LENGTH], row[f.OUT_CHANNELS], row[f.PAIRED] = k, n, paired(step, k, n)
     if "taps" in step.arrays:
         row[f.SOURCE] = f.FILTERED
         row[f.TAPS] = weights.put(padded(step.arrays["taps"].astype(np.float32)))
     elif step.is_pointwise and 4 * k % ALIASED:
         row[f.SOURCE] = f.IN_PLACE
     else:
-        row[f.SOURCE] = f.WINDOWED if paired(step, k, n) or not on_map(step) else f.ON_MAP
+        row[f.SOURCE] = f.WINDOWED if row[f.PAIRED] or not on_map(step) else f.ON_MAP
     # Whole vectors and two more: rows do not all want the same place of the cache, nor that of x.
     row[f.PITCH] = k if row[f.SOURCE] == f.IN_PLACE else -(-k // LANES) * LANES + 2 * LANES
     _cut(step, row)
-    row[f.PAIRED] = paired(step, k, n)
     row[f.RESULT] = row[f.TOTAL] if step.pool == 1 else unaliased(n)
     bias = step.arrays.get("bias", np.zeros(groups * n)).reshape(groups, n)
     slope = step.arrays.get("slope", np.ones(groups * n)).reshape(groups, n)
@@ -215,7 +215,8 @@ def on_map(step: Step) -> bool:
 
     A tile does not go on in the next line, so lines must be long enough for one.
     """
-    far = step.out_shape[1] >= TILE_ROWS // 2 and 4 * step.stride[1] * step.shape[2] % ALIASED
+    lines_fit = step.out_shape[1] >= TILE_ROWS // 2
+    pixels_fit = 4 * step.stride[1] * step.shape[2] % ALIASED > 0
     inside = all(
         (out - 1) * stride + (kernel - 1) * dilation < size
         for size, out, kernel, stride, dilation in zip(
@@ -223,7 +224,8 @@ def on_map(step: Step) -> bool:
         )
     )
     together = step.dilation[1] == 1 or step.kernel[1] == 1
-    return bool(far) and inside and together and step.start == (0, 0) and step.groups == 1
+    fits = lines_fit and pixels_fit and inside and together
+    return fits and step.start == (0, 0) and step.groups == 1
 
 
 def _cut(step: Step, row: Array) -> None:
