@@ -15,11 +15,16 @@ from typing import Any
 from llvmlite import ir
 from numba import extending
 
+from .simd import CACHE_LINE, emit_prefetch
 from .tile import TILE, Emitter, Tile, called_once
 
 _intrinsic: Any = extending.intrinsic
 
 _I64 = ir.IntType(64)
+
+# Bytes ahead of the loop that the matrix is asked for. What follows a panel is the next one, read
+# for the first time while few rows wait for it; and hardware does not look beyond a page (4 kB).
+AHEAD = 1 << 14
 
 
 class Panel(Emitter):
@@ -41,6 +46,13 @@ class Panel(Emitter):
             emit(height)
             bld.branch(end)
         bld.position_at_end(end)
+
+    def row_of_b(self, address: Any, masks: Any) -> list[Any]:
+        """Load a row of the panel, and ask for one of those behind it."""
+        for line in range(0, 4 * self.tile.columns, CACHE_LINE):
+            ahead = ir.Constant(_I64, AHEAD + line)
+            emit_prefetch(self.builder, self.builder.add(address, ahead))
+        return super().row_of_b(address, masks)
 
     def emit_sums(
         self, height: int, a: Any, a_row: Any, b: Any, k: Any, begin: Any = None,

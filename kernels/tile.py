@@ -190,7 +190,7 @@ class Emitter:
         bld.position_at_end(loop)
         step, a_at, b_at = (bld.phi(_I64) for _ in range(3))
         sums = [[bld.phi(self.vector) for _ in masks] for _ in starts]
-        b_vectors = self.load_row(b_at, masks)
+        b_vectors = self.row_of_b(b_at, masks)
         new = []
         for start, row in zip(starts, sums, strict=True):
             a_value = self.scalar(self.offset(start, a_at))
@@ -215,6 +215,10 @@ class Emitter:
                 phi.add_incoming(value, loop)
         bld.cbranch(bld.icmp_signed("<", next_step, k), loop, done)
         return loop, new
+
+    def row_of_b(self, address: Any, masks: Any) -> list[Any]:
+        """Load what a step of k needs of B."""
+        return self.load_row(address, masks)
 
     def emit_epilogue(
         self, rows: Any, masks: Any, n_rows: Any, bias: Any, slope: Any, moments: Any, first: Any

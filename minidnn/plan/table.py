@@ -201,9 +201,10 @@ def _products(step: Step, row: Array, weights: Weights) -> list[Array]:
         own = row.copy()
         own[f.COUNT] = step.shape[2] // groups
         own[f.FIRST], own[f.TO] = group * own[f.COUNT], step.to + group * n
-        own[f.PANELS] = weights.put(pack(matrices[group]))
         if row[f.PAIRED] == f.ALWAYS:
             own[f.HALVES] = weights.put(strassen.pack_halves(matrices[group]))
+        else:
+            own[f.PANELS] = weights.put(pack(matrices[group]))
         own[f.BIAS] = weights.put(fill_up(bias[group]))
         own[f.SLOPE] = weights.put(fill_up(slope[group]))
         found.append(own)
