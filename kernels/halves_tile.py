@@ -1,4 +1,4 @@
-"""The register tile of a product by halves (`strassen`): seven products in one loop.
+"""The register tile of a product by halves (`strassen`): seven products in a row.
 
 Each product takes up the sums where the one before left them, and what follows it is added,
 kept or stored before the next: so C's quarters never wait in memory, and two tiles of
@@ -7,7 +7,6 @@ intermediate sums stay in the first-level cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -67,124 +66,65 @@ class Places(NamedTuple):
 
 
 class _Halves(Panel):
-    """Writes the seven products of a tile as one loop, in which the sums stay in registers.
+    """Writes the seven products of a tile one after the other; the sums stay in registers.
 
-    What follows the products, in which P1, P6 and P7 run on into what they are added to::
+    P1, P6 and P7 run on into what they are added to::
 
-        P1: U = sums                     P4: C21 = sums, sums = 0
-        P2: C11 = sums, sums = U         P5: C22 = sums + V, sums += U
-        P6: U = sums                     P3: C12 = sums
-        P7: V = sums
+        P1: U = sums                 P7: V = sums
+        P2: C11 = sums               P4: C21 = sums, sums = 0
+        P6: sums += U, U = sums      P5: C22 = sums + V, sums += U
+                                     P3: C12 = sums
     """
 
     def emit_halves(self, height: int, at: Places) -> None:
         """Write the part for one number of rows."""
         bld = self.builder
-        before = bld.block
-        head, joined, end = (bld.function.append_basic_block(n) for n in ("head", "next", "end"))
-        bld.branch(head)
-        bld.position_at_end(head)
-        turn, b = bld.phi(_I64), bld.phi(_I64)
-        begin = [[bld.phi(self.vector) for _ in self.everything] for _ in range(height)]
-        a, a_row = self.operand(turn, at)
-        sums = self.emit_sums(height, a, a_row, b, at.k, begin)
-        ends = self.emit_endings(turn, sums, at, joined)
-        bld.position_at_end(joined)
-        results = [[bld.phi(self.vector) for _ in self.everything] for _ in range(height)]
-        for block, rows in ends:
-            for phis, row in zip(results, rows, strict=True):
-                for phi, value in zip(phis, row, strict=True):
-                    phi.add_incoming(value, block)
-        following = self.following(turn, at)
-        panel = bld.mul(
-            at.k, bld.mul(bld.sub(following, turn), ir.Constant(_I64, self.tile.columns))
-        )
-        for phi, first, then in (
-            (turn, ir.Constant(_I64, 0), following),
-            (b, at.b, self.offset(b, panel)),
-        ):
-            phi.add_incoming(first, before)
-            phi.add_incoming(then, joined)
-        for phis, row in zip(begin, results, strict=True):
-            for phi, value in zip(phis, row, strict=True):
-                phi.add_incoming(self.zero, before)
-                phi.add_incoming(value, joined)
-        bld.cbranch(bld.icmp_signed("<", following, ir.Constant(_I64, PRODUCTS)), head, end)
-        bld.position_at_end(end)
-
-    def following(self, turn: Any, at: Places) -> Any:
-        """Return the next turn: P3's after P6's for rows whose other products are zero."""
-        bld = self.builder
-        third = bld.icmp_signed("==", turn, ir.Constant(_I64, 2))
-        alone = bld.and_(third, bld.icmp_signed("!=", at.lone, ir.Constant(_I64, 0)))
-        last = ir.Constant(_I64, PRODUCTS - 1)
-        return bld.select(alone, last, bld.add(turn, ir.Constant(_I64, 1)))
-
-    def operand(self, turn: Any, at: Places) -> tuple[Any, Any]:
-        """Return the address of a product's left factor, and numbers from row to row."""
-        bld = self.builder
-        s1, s2, s3, s4 = (
-            self.offset(at.sums, bld.mul(at.k, ir.Constant(_I64, i))) for i in range(SUMS)
-        )
+        s2, s4 = self.sum_of_a(1, at), self.sum_of_a(3, at)
         a12 = self.offset(at.a, at.k)
-        a22 = self.offset(a12, at.lower)
-        chosen = s4
-        for i, factor in reversed(list(enumerate((at.a, a12, s2, s3, a22, s1)))):
-            here = bld.icmp_signed("==", turn, ir.Constant(_I64, i))
-            chosen = bld.select(here, factor, chosen)
-        plain = bld.icmp_signed("<=", turn, ir.Constant(_I64, 1))
-        plain = bld.or_(plain, bld.icmp_signed("==", turn, ir.Constant(_I64, 4)))
-        return chosen, bld.select(plain, at.a_row, at.sums_row)
+        sums = self.product(0, at.a, at.a_row, self.zeros(height), at)
+        self.keep(sums, at.kept)
+        sums = self.product(1, a12, at.a_row, sums, at)
+        self.emit_quarter(sums, at, at.c, ir.Constant(_I64, 0))
+        sums = self.product(2, s2, at.sums_row, self.kept(at.kept, height), at)
+        paired = bld.zext(bld.icmp_signed("==", at.lone, ir.Constant(_I64, 0)), _I64)
+        sums = self.emit_if(paired, sums, lambda sums: self.emit_lower(sums, at))
+        sums = self.product(6, s4, at.sums_row, sums, at)
+        self.emit_quarter(sums, at, self.offset(at.c, at.right), at.right)
 
-    def emit_endings(self, turn: Any, sums: Any, at: Places, joined: Any) -> list[Any]:
-        """Write what follows each product; return the blocks that end there, and their sums."""
+    def emit_lower(self, sums: Any, at: Places) -> list[list[Any]]:
+        """Write P7, P4 and P5, and C's lower quarters; return U + P5, given U."""
         bld, height = self.builder, len(sums)
+        s1, s3 = self.sum_of_a(0, at), self.sum_of_a(2, at)
+        a22 = self.offset(self.offset(at.a, at.k), at.lower)
         u, v = at.kept, self.offset(at.kept, ir.Constant(_I64, TILE_SIZE))
-        zeros = [[self.zero] * self.tile.vectors] * height
+        c21 = self.offset(at.c, at.c_lower)
+        c22 = self.offset(c21, at.right)
+        self.keep(sums, u)
+        sums = self.product(3, s3, at.sums_row, sums, at)
+        self.keep(sums, v)
+        sums = self.product(4, a22, at.a_row, sums, at)
+        self.emit_quarter(sums, at, c21, ir.Constant(_I64, 0))
+        sums = self.product(5, s1, at.sums_row, self.zeros(height), at)
+        for m in range(height):
+            row = self.kept(self.offset(v, ir.Constant(_I64, m * self.tile.columns)), 1)
+            c = self.offset(c22, bld.mul(at.c_row, ir.Constant(_I64, m)))
+            self.emit_quarter(self.added(sums[m : m + 1], row), at, c, at.right)
+            # The compiler stays in this order: with all rows at once registers run out.
+            bld.fence("seq_cst", "singlethread")
+        return self.added(sums, self.kept(u, height))
 
-        def keep(tile: Any) -> Any:
-            width = ir.Constant(_I64, self.tile.columns)
-            for m, values in enumerate(sums):
-                self.emit_row(values, tile, width, m, self.everything, add=False)
-            return sums
+    def sum_of_a(self, i: int, at: Places) -> Any:
+        """Return the address of S1 .. S4."""
+        return self.offset(at.sums, self.builder.mul(at.k, ir.Constant(_I64, i)))
 
-        def upper(right: Any, then: Any) -> Any:
-            self.emit_quarter(sums, at, self.offset(at.c, right), right)
-            return self.kept(u, height) if then else zeros
+    def product(self, i: int, a: Any, a_row: Any, sums: Any, at: Places) -> list[list[Any]]:
+        """Write a product with the factor i of B, added to sums."""
+        numbers = self.builder.mul(at.k, ir.Constant(_I64, i * self.tile.columns))
+        return self.emit_sums(len(sums), a, a_row, self.offset(at.b, numbers), at.k, sums)
 
-        def lower(rows: Any, m: int, right: Any) -> None:
-            first = self.offset(self.offset(at.c, at.c_lower), right)
-            c = self.offset(first, bld.mul(at.c_row, ir.Constant(_I64, m)))
-            self.emit_quarter(rows, at, c, right)
-
-        def p4() -> Any:
-            lower(sums, 0, nothing)
-            return zeros
-
-        def p5() -> Any:
-            for m in range(height):
-                row = self.offset(v, ir.Constant(_I64, m * self.tile.columns))
-                lower(self.added(sums[m : m + 1], self.kept(row, 1)), m, at.right)
-                # The compiler stays in this order: with all rows at once registers run out.
-                bld.fence("seq_cst", "singlethread")
-            return self.added(sums, self.kept(u, height))
-
-        nothing = ir.Constant(_I64, 0)
-        after: tuple[Callable[[], Any], ...] = (
-            lambda: keep(u), lambda: upper(nothing, True), lambda: keep(u), lambda: keep(v), p4, p5,
-            lambda: upper(at.right, False),
-        )  # fmt: skip
-        blocks = [bld.function.append_basic_block(f"after_{i}") for i in range(PRODUCTS)]
-        choice = bld.switch(turn, blocks[-1])
-        ends = []
-        for i, (block, emit) in enumerate(zip(blocks, after, strict=True)):
-            if i < PRODUCTS - 1:
-                choice.add_case(ir.Constant(_I64, i), block)
-            bld.position_at_end(block)
-            rows = emit()
-            ends.append((bld.block, rows))
-            bld.branch(joined)
-        return ends
+    def zeros(self, height: int) -> list[list[Any]]:
+        """Return sums to begin with."""
+        return [[self.zero] * self.tile.vectors] * height
 
     def emit_quarter(self, rows: Any, at: Places, c: Any, right: Any) -> None:
         """Store prelu(rows + bias)."""
@@ -192,6 +132,12 @@ class _Halves(Panel):
         rows = self.activated(rows, self.offset(at.slope, right), self.everything)
         for m, values in enumerate(rows):
             self.emit_row(values, c, at.c_row, m, self.everything, add=False)
+
+    def keep(self, rows: Any, tile: Any) -> None:
+        """Store a tile, to be taken up later."""
+        width = ir.Constant(_I64, self.tile.columns)
+        for m, values in enumerate(rows):
+            self.emit_row(values, tile, width, m, self.everything, add=False)
 
     def kept(self, tile: Any, height: int) -> list[list[Any]]:
         """Load a tile that was kept."""
