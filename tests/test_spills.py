@@ -8,6 +8,7 @@ import pytest
 
 from minidnn.kernels import tile
 from minidnn.kernels.int8.vectors import Avx2, Vectors, Vnni
+from minidnn.kernels.simd import CACHE_LINE
 from minidnn.measure.compiled import TARGETS
 from tests.compiled_tiles import ON_X86, compiled_for, inner_loops, products
 
@@ -70,7 +71,7 @@ WITH_VNNI = {
 
 @pytest.mark.parametrize("source", [PANEL, HALVES], ids=["whole", "by_halves"])
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
-def test_a_panel_of_float32_numbers_is_multiplied_in_registers(
+def test_a_panel_of_float32_numbers_is_asked_for_early_and_multiplied_in_registers(
     isa: str, source: str, tmp_path: Path
 ) -> None:
     chosen, assembly = compiled_for(source, TARGETS[isa], tmp_path)
@@ -82,6 +83,9 @@ def test_a_panel_of_float32_numbers_is_multiplied_in_registers(
     assert len(found) >= shape.rows
     assert all(loop.counts.spills == 0 for loop in found)
     assert all(loop.counts.calls == 0 for loop in found)
+    lines = 4 * shape.columns // CACHE_LINE  # of the matrix that a step reads, and asks for
+    asked = [sum(i.name == "prefetcht1" for i in loop.instructions) for loop in found]
+    assert min(asked) >= lines
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,12 @@ def test_halves_of_large_matrices_are_made_for_many_images_alone() -> None:
     assert plan.weights.size == before
 
 
+def test_a_matrix_that_is_always_taken_by_halves_is_not_kept_whole_besides() -> None:
+    _, plan = _plan(6, 4, False, SIZES[0])
+    whole = 4 * SIZES[0][0] * SIZES[0][1]
+    assert 7 / 4 * whole < plan.weights.size < 2 * whole
+
+
 @pytest.mark.parametrize(("n", "told"), [(1, False), (MANY, True)])
 def test_explain_says_which_products_are_taken_by_halves(n: int, told: bool) -> None:
     _, plan = _plan(3, 3, False, SIZES[1])
