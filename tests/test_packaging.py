@@ -219,7 +219,8 @@ def test_wheel_and_sdist_hold_the_packages_and_nothing_else(checkout: Path, tmp_
     _build("--sdist", tmp_path / "sdist", checkout)
     (sdist,) = (tmp_path / "sdist").glob("minidnn-*.tar.gz")
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in Python 3.11.3
+        archive.extractall(tmp_path / "unpacked")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     _build("--wheel", tmp_path / "again", unpacked)
 

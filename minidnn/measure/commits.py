@@ -83,7 +83,9 @@ def unpack(name: str, folder: Path, repository: Path) -> None:
     archive = git("archive", "--format=tar", name, cwd=top)
     folder.mkdir()
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+        # By name: Pythons before 3.10.12 and 3.11.4 have no such filter.
+        files.extraction_filter = getattr(tarfile, "data_filter", None)
+        files.extractall(folder)
     if not (folder / "minidnn" / "__init__.py").is_file():
         raise InputError(f"commit {name[:SHORT]} holds no minidnn")
 
